@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOEROUTE_ROUTING_GATE_HPP
+#define MOEROUTE_ROUTING_GATE_HPP
+
+#include <moeroute/core/accumulator.hpp>
+#include <moeroute/core/batch.hpp>
+#include <moeroute/core/bytes.hpp>
+#include <moeroute/core/error.hpp>
+#include <moeroute/core/scalar.hpp>
+#include <moeroute/numeric/exact_sum.hpp>
+#include <moeroute/numeric/simd.hpp>
+#include <moeroute/numeric/softmax.hpp>
+#include <moeroute/numeric/top_k.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace moeroute {
+
+struct gate_options {
+  index_t experts = 0;
+  index_t top_k = 0;
+  friend bool operator==(gate_options const&, gate_options const&) = default;
+};
+
+/// Means over tokens with finite logits; NaN when there are none.
+struct gate_result {
+  double entropy_nats = quiet_nan;      ///< of the softmax over all experts; 0 .. ln E
+  double top1_probability = quiet_nan;
+  double top_k_mass = quiet_nan;        ///< probability of the K most probable experts
+  double margin = quiet_nan;            ///< probability of the K-th minus that of the (K+1)-th: how far the choice is from changing
+  double z_loss = quiet_nan;            ///< mean squared log-sum-exp of the logits
+  std::uint64_t tokens = 0, nonfinite_rows = 0;
+  std::uint64_t z_loss_refused = 0;     ///< rows with |log-sum-exp| above 256: not in z_loss
+};
+
+/// How decided the router is, token by token.
+///
+/// In     routing_batch with logits [T,E].   Out  gate_result.   Empty  NaN.
+/// Merge  exact: fixed-point sums of per-token values.   Cost  O(T (E + E log K)) time, O(1) memory.
+/// Bias   a mean of entropies, not the entropy of the mean load; sigmoid routers are described by the softmax of their logits.
+/// Throws argument_error if the batch has no logits or other experts, or top_k is not in 1..E; nothing is counted then.
+/// Source z-loss: Zoph et al. 2022, arXiv:2202.08906, equation 5, as given. Entropy: without the 1e-8 or 1e-10 that published scripts add
+///        inside the logarithm.
+class gate {
+ public:
+  using options_type = gate_options;
+  using result_type = gate_result;
+  static constexpr merge_law law = merge_law::exact;
+
+  explicit gate(gate_options options) : options_{options} {
+    if (options.experts <= 0 || options.top_k <= 0 || options.top_k > options.experts)
+      detail::raise("moeroute::gate: experts = ", options.experts, ", top_k = ", options.top_k, "; need 0 < top_k <= experts");
+  }
+
+  template <class L, class W, class Id>
+  void check(routing_batch<L, W, Id> const& batch) const {
+    if (!batch.has_logits()) detail::raise("moeroute::gate::update: batch has no logits");
+    if (batch.experts() != options_.experts)
+      detail::raise("moeroute::gate::update: batch has ", batch.experts(), " experts, options have ", options_.experts);
+  }
+  template <class L, class W, class Id>
+  void update(routing_batch<L, W, Id> const& batch) {
+    check(batch);
+    using real = compute_t<L>;
+    auto const e_count = static_cast<std::size_t>(options_.experts);
+    auto const candidates = std::min(options_.top_k + 1, options_.experts);
+    std::vector<real> z(e_count), p(e_count), best(static_cast<std::size_t>(candidates));
+    std::vector<index_t> ids(best.size());
+    for (index_t t = 0; t < batch.tokens(); ++t) {
+      auto const row = batch.logits().row(t);
+      bool finite = true;
+      for (std::size_t e = 0; e < e_count; ++e) {
+        z[e] = to_compute(row[static_cast<index_t>(e)]);
+        finite = finite && std::isfinite(z[e]);
+      }
+      if (!finite) {
+        ++nonfinite_;
+        continue;
+      }
+      softmax_row(z.data(), options_.experts, p.data());
+      top_k_row(p.data(), options_.experts, candidates, ids.data(), best.data());
+      add(z, p, best);
+    }
+  }
+
+  void merge(gate const& other, std::uint64_t times = 1) {
+    if (other.options_ != options_) detail::raise("moeroute::gate::merge: options differ");
+    for (std::size_t i = 0; i < sums_.size(); ++i) sums_[i].merge(other.sums_[i], times);
+    tokens_ += times * other.tokens_;
+    nonfinite_ += times * other.nonfinite_;
+  }
+
+  gate_options options() const noexcept { return options_; }
+  std::uint64_t count() const noexcept { return tokens_ + nonfinite_; }
+  gate_result result() const {
+    gate_result r;
+    r.tokens = tokens_;
+    r.nonfinite_rows = nonfinite_;
+    r.z_loss_refused = sums_[z_loss].nan() + sums_[z_loss].out_of_range();
+    auto const mean = [&](std::size_t i) {
+      return sums_[i].count() == 0 ? quiet_nan : sums_[i].sum() / static_cast<double>(sums_[i].count());
+    };
+    r.entropy_nats = mean(entropy);
+    r.top1_probability = mean(top1);
+    r.top_k_mass = mean(mass);
+    r.margin = mean(margin);
+    r.z_loss = mean(z_loss);
+    return r;
+  }
+
+  std::vector<std::byte> serialize() const {
+    byte_writer out;
+    out.put(std::uint32_t{0x47415445});  // "GATE"
+    out.put(static_cast<std::int64_t>(options_.experts));
+    out.put(static_cast<std::int64_t>(options_.top_k));
+    out.put(tokens_);
+    out.put(nonfinite_);
+    for (auto const& s : sums_) s.serialize(out);
+    return std::move(out).bytes();
+  }
+  static gate deserialize(std::span<std::byte const> bytes) {
+    byte_reader in(bytes);
+    if (in.get<std::uint32_t>() != 0x47415445) in.fail("is not a gate");
+    auto const experts = static_cast<index_t>(in.get<std::int64_t>()), top_k = static_cast<index_t>(in.get<std::int64_t>());
+    if (experts <= 0 || top_k <= 0 || top_k > experts) in.fail("gate has impossible options");
+    gate a({experts, top_k});
+    a.tokens_ = in.get<std::uint64_t>();
+    a.nonfinite_ = in.get<std::uint64_t>();
+    for (auto& s : a.sums_) {
+      auto read = exact_sum::deserialize(in);
+      if (read.bound() != s.bound()) in.fail("gate has a sum of another bound");
+      s = read;
+    }
+    in.finish();
+    return a;
+  }
+
+  friend bool operator==(gate const&, gate const&) = default;
+
+ private:
+  enum quantity : std::size_t { entropy, top1, mass, margin, z_loss };
+
+  template <class Real>
+  void add(std::vector<Real> const& z, std::vector<Real> const& p, std::vector<Real> const& best) {
+    // sum p (m - z) and sum e^(z - m): the entropy is their combination, free of log 0. Each product is rounded on its own, so that a compiler
+    // that fuses multiply and add gives the same bits.
+    double const m = static_cast<double>(*std::max_element(z.begin(), z.end()));
+    double weighted = 0;
+    for (std::size_t e = 0; e < z.size(); ++e) {
+      double term = static_cast<double>(p[e]) * (m - static_cast<double>(z[e]));
+      detail::round_here(term);
+      weighted += term;
+    }
+    double const lse = log_sum_exp_row(z.data(), options_.experts);
+    double const log_partition = lse - m;
+    double kept = 0;
+    for (std::size_t k = 0; k < static_cast<std::size_t>(options_.top_k); ++k) kept += static_cast<double>(best[k]);
+    bool const all = options_.top_k == options_.experts;
+    sums_[entropy].add(std::max(0.0, log_partition + weighted));
+    sums_[top1].add(std::min(1.0, static_cast<double>(best[0])));
+    sums_[mass].add(std::min(1.0, kept));
+    sums_[margin].add(static_cast<double>(best[static_cast<std::size_t>(options_.top_k) - 1]) -
+                      (all ? 0.0 : static_cast<double>(best[static_cast<std::size_t>(options_.top_k)])));
+    double square = lse * lse;
+    detail::round_here(square);
+    sums_[z_loss].add(square);
+    ++tokens_;
+  }
+
+  gate_options options_;
+  // Bounds: entropy <= ln E < 64 for any E that fits an index; probabilities <= 1; squared log-sum-exp up to 256^2.
+  std::vector<exact_sum> sums_{exact_sum(64), exact_sum(1), exact_sum(1), exact_sum(1), exact_sum(0x1p16)};
+  std::uint64_t tokens_ = 0, nonfinite_ = 0;
+};
+
+static_assert(accumulates<gate, routing_batch<>>);
+
+}  // namespace moeroute
+
+#endif
