@@ -48,8 +48,18 @@ class routing_batch {
   matrix_view<Id> ids() const noexcept { return ids_; }
   matrix_view<Weight> weights() const noexcept { return weights_; }
   matrix_view<Logit> logits() const noexcept { return logits_; }
-  bool has_weights() const noexcept { return weights_.data() != nullptr; }
-  bool has_logits() const noexcept { return logits_.data() != nullptr; }
+  // A container without elements may have no memory; its width still says that it was given.
+  bool has_weights() const noexcept { return weights_.data() != nullptr || weights_.cols() > 0; }
+  bool has_logits() const noexcept { return logits_.data() != nullptr || logits_.cols() > 0; }
+  /// Tokens first .. first+count-1; nothing is checked again.
+  routing_batch slice(index_t first, index_t count) const noexcept {
+    routing_batch part;
+    part.experts_ = experts_;
+    part.ids_ = ids_.rows_from(first, count);
+    if (has_weights()) part.weights_ = weights_.rows_from(first, count);
+    if (has_logits()) part.logits_ = logits_.rows_from(first, count);
+    return part;
+  }
 
  private:
   index_t experts_ = 0;

@@ -56,6 +56,7 @@ inline void validate(router_spec const& spec) {
           "top_two_sum needs groups of at least two experts");
   require(spec.selection_bias.empty() || static_cast<index_t>(spec.selection_bias.size()) == spec.experts, "selection_bias has ",
           spec.selection_bias.size(), " values, experts = ", spec.experts);
+  require(spec.shared_experts >= 0, "shared_experts = ", spec.shared_experts, ", must not be negative");
   for (double const b : spec.selection_bias) require(std::isfinite(b), "selection_bias holds ", b);
   require(std::isfinite(spec.scale) && spec.scale > 0, "scale = ", spec.scale, ", must be positive and finite");
   require(std::isfinite(spec.renormalize_epsilon) && spec.renormalize_epsilon >= 0, "renormalize_epsilon = ", spec.renormalize_epsilon,

@@ -27,7 +27,8 @@ class mapped_file {
  public:
   mapped_file() = default;
   explicit mapped_file(std::filesystem::path const& path) : path_{path.string()} {
-    int const fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    // Without O_NONBLOCK a named pipe would keep us waiting for a writer before we can see that it is no file.
+    int const fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) throw io_error(path_, "cannot open", errno);
     struct ::stat info {};
     if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -46,7 +47,8 @@ void write_npy(std::filesystem::path const& path, std::span<T const> values, std
   std::size_t n = 1;
   std::string dims;
   for (auto const d : shape) {
-    n *= static_cast<std::size_t>(d);
+    if (d < 0 || __builtin_mul_overflow(n, static_cast<std::size_t>(d), &n))
+      detail::raise("moeroute::write_npy: the shape holds ", d, ", which is no size for ", values.size(), " values");
     dims += std::to_string(d) + ",";
   }
   if (n != values.size()) detail::raise("moeroute::write_npy: ", values.size(), " values, the shape needs ", n);
@@ -106,7 +108,9 @@ npy_array<T> read_npy(std::filesystem::path const& path) {
     }
     std::uint64_t d = 0;
     auto const [end, error] = std::from_chars(dims.data(), dims.data() + dims.size(), d);
-    if (error != std::errc() || __builtin_mul_overflow(expected, d, &expected)) fail(8 + length_bytes, "has an unusable shape");
+    if (error != std::errc() || d > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max()) ||
+        __builtin_mul_overflow(expected, d, &expected))
+      fail(8 + length_bytes, "has an unusable shape");
     array.shape.push_back(static_cast<index_t>(d));
     dims.remove_prefix(static_cast<std::size_t>(end - dims.data()));
   }

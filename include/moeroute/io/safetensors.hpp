@@ -86,11 +86,7 @@ struct tensor_view {
   std::span<std::byte const> data;
   std::uint64_t file_offset = 0;  ///< of the first byte of data, for messages
 
-  index_t elements() const noexcept {
-    index_t n = 1;
-    for (auto const d : shape) n *= d;
-    return n;
-  }
+  index_t elements() const noexcept { return static_cast<index_t>(data.size() / dtype_bytes(type)); }
 };
 
 /// A safetensors file, mapped and checked: after the constructor returns every tensor lies inside the file.
@@ -258,7 +254,7 @@ tensor_data make_tensor(std::string name, std::vector<index_t> shape, std::span<
 }
 
 /// Writes a file atomically, tensors by decreasing element size and then by name, so that each is aligned and the same content is the
-/// same bytes. Throws argument_error if a shape does not fit its data or a name repeats; io_error if the disk refuses.
+/// same bytes. Throws argument_error if a shape does not fit its data, or a name repeats or is not UTF-8; io_error if the disk refuses.
 inline void write_safetensors(std::filesystem::path const& path, std::vector<tensor_data> tensors,
                               std::map<std::string, std::string> const& metadata = {}) {
   std::sort(tensors.begin(), tensors.end(), [](auto const& a, auto const& b) {
@@ -269,14 +265,22 @@ inline void write_safetensors(std::filesystem::path const& path, std::vector<ten
   std::uint64_t offset = 0;
   for (auto const& t : tensors) {
     std::uint64_t expected = dtype_bytes(t.type);
-    for (auto const d : t.shape) expected *= static_cast<std::uint64_t>(d);
+    for (auto const d : t.shape)
+      if (d < 0 || __builtin_mul_overflow(expected, static_cast<std::uint64_t>(d), &expected))
+        detail::raise("moeroute::write_safetensors: tensor '", t.name, "' has ", d, " in its shape");
     if (expected != t.data.size())
       detail::raise("moeroute::write_safetensors: tensor '", t.name, "' has ", t.data.size(), " bytes, its shape needs ", expected);
+    if (t.name == "__metadata__") detail::raise("moeroute::write_safetensors: no tensor can be named __metadata__");
     if (header.contains(t.name)) detail::raise("moeroute::write_safetensors: tensor '", t.name, "' given twice");
     header[t.name] = {{"dtype", dtype_name(t.type)}, {"shape", t.shape}, {"data_offsets", {offset, offset + t.data.size()}}};
     offset += t.data.size();
   }
-  std::string text = header.dump();
+  std::string text;
+  try {
+    text = header.dump();
+  } catch (nlohmann::json::type_error const&) {
+    detail::raise("moeroute::write_safetensors: a name or the metadata is not UTF-8");
+  }
   text.append((8 - text.size() % 8) % 8, ' ');  // data starts aligned to 8
   byte_writer length;
   length.put(static_cast<std::uint64_t>(text.size()));

@@ -92,6 +92,9 @@ class json_fields {
         if (!it->is_number_integer()) fail(name, "is not an integer");
       if constexpr (std::is_unsigned_v<T> && !std::is_same_v<T, bool>)
         if (!it->is_number_unsigned()) fail(name, "is negative");
+      if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)  // get would wrap around
+        if (it->is_number_unsigned() ? !std::in_range<T>(it->template get<std::uint64_t>()) : !std::in_range<T>(it->template get<std::int64_t>()))
+          fail(name, "is out of range");
       return it->template get<T>();
     } catch (nlohmann::json::exception const&) {
       fail(name, "has the wrong type");
@@ -195,10 +198,10 @@ inline trace_manifest manifest_from_json(nlohmann::ordered_json const& json, std
   detail::json_fields const fields(json, file, "");
   trace_manifest m;
   if (fields.get<std::string>("format") != "moeroute.trace") fields.fail("format", "is not 'moeroute.trace'");
-  auto const version = fields.get<int>("version");
-  if (version != trace_format_version)
-    fields.fail("version", "is " + std::to_string(version) + ", this program reads version " + std::to_string(trace_format_version) +
-                               (version > trace_format_version ? "; use a newer moeroute" : ""));
+  auto const found = fields.get<int>("version");
+  if (found != trace_format_version)
+    fields.fail("version", "is " + std::to_string(found) + ", this program reads version " + std::to_string(trace_format_version) +
+                               (found > trace_format_version ? "; use a newer moeroute" : ""));
   m.tool = fields.get<std::string>("tool", "");
   for (auto [name, target] : {std::pair{"model", &m.model}, std::pair{"run", &m.run}, std::pair{"tensors", &m.tensors}})
     if (json.contains(name)) {
@@ -224,8 +227,9 @@ inline trace_manifest manifest_from_json(nlohmann::ordered_json const& json, std
     trace_shard_info s;
     s.file = entry.get<std::string>("file");
     s.documents_file = entry.get<std::string>("documents_file");
-    for (auto const& name : {s.file, s.documents_file})  // a manifest must not make us read elsewhere
-      if (name.empty() || name.find('/') != std::string::npos) entry.fail("file", "'" + name + "' is not a plain file name");
+    for (auto const& [field, name] : {std::pair("file", s.file), std::pair("documents_file", s.documents_file)})
+      if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)  // a manifest must not make us read elsewhere
+        entry.fail(field, "'" + name + "' is not a plain file name");
     s.documents = entry.get<std::uint64_t>("documents");
     s.tokens = entry.get<std::uint64_t>("tokens");
     s.bytes = entry.get<std::uint64_t>("bytes");
@@ -344,9 +348,17 @@ class trace_shard {
       throw format_error(file_.path(), std::uint64_t{0},
                          "has " + std::to_string(file_.file_bytes()) + " bytes, the manifest says " + std::to_string(info.bytes));
     read_documents(folder / info.documents_file, info);
-    spans_ = document_spans(file_.vector<std::int64_t>("offsets"), file_.vector<std::int64_t>("document"));
+    auto const offsets = file_.vector<std::int64_t>("offsets"), document = file_.vector<std::int64_t>("document");
+    try {
+      spans_ = document_spans(offsets, document);
+    } catch (argument_error const& e) {
+      throw format_error(file_.path(), "offsets", e.what());
+    }
     if (spans_.documents() != static_cast<index_t>(info.documents) || spans_.tokens() != static_cast<index_t>(info.tokens))
       throw format_error(file_.path(), "offsets", "documents or tokens differ from the manifest");
+    for (char const* column : {"token_ids", "position", "logprob", "predicted", "phase"})
+      if (auto const* t = file_.find(column); t != nullptr && t->shape != std::vector<index_t>{spans_.tokens()})
+        throw format_error(file_.path(), column, "does not have one value per token");
     for (index_t d = 0; d < spans_.documents(); ++d) {
       auto const& line = documents_[static_cast<std::size_t>(d)];
       if (line.document != spans_.id(d) || static_cast<index_t>(line.tokens) != spans_.size(d))

@@ -31,7 +31,7 @@ struct activation_result {
   std::vector<double> weight;        ///< [E] mean combination weight per token; NaN without weights
   std::uint64_t tokens = 0;
   std::uint64_t probability_rows = 0;  ///< rows of logits behind `probability`
-  std::uint64_t nonfinite_rows = 0;    ///< rows with a NaN or infinite logit: not in `probability`
+  std::uint64_t nonfinite_rows = 0;    ///< rows with a NaN or infinite logit, or whose sigmoids are all 0: not in `probability`
   std::uint64_t weight_rows = 0;       ///< tokens behind `weight`
   std::uint64_t refused_weights = 0;   ///< weights that are NaN, negative or above weight_bound: not in `weight`
 };
@@ -165,6 +165,10 @@ class activation {
       sigmoid_row(row.data(), logits.cols(), p.data());
       double sum = 0;
       for (double const x : p) sum += x;
+      if (!(sum > 0)) {  // every sigmoid has underflowed
+        ++nonfinite_;
+        continue;
+      }
       for (double& x : p) x /= sum;
       probability_.add_row(p.data(), logits.cols());
     }

@@ -63,24 +63,27 @@ struct balance_reference {
 ///
 /// In     tokens T (or the number of independent tokens that T dependent ones are worth, T / design effect), experts E, K distinct experts per
 ///        token, each K-subset equally likely, tokens independent; seed and replicates of the simulation.
-/// Out    mean and 95 % bound of every measure. Up to 2048 tokens routing is drawn; beyond, counts are drawn from their normal limit with
-///        covariance T p (1-p) (1 on the diagonal, -1/(E-1) elsewhere), p = K/E.
-/// Empty  T = 0: NaN.   Cost  O(replicates E), times T K up to 2048 tokens.   Throws argument_error unless 0 < K <= E.
+/// Out    mean and 95 % bound of every measure. Up to 2048 tokens or 64 slots per expert routing is drawn; beyond, counts are drawn from their normal
+///        limit (at few slots it would put MaxVio 15 % too low) with covariance T p (1-p) (1 on the diagonal, -1/(E-1) elsewhere), p = K/E.
+/// Empty  T = 0: NaN.   Cost  O(replicates E), where routing is drawn O(replicates T K).
+/// Throws argument_error unless 0 < K <= E, or if tokens is infinite.
 /// Source ours: Monte Carlo of the stated null. A MaxVio of 0.2 can be pure noise, and no published figure shows this level.
 inline balance_reference uniform_balance(double tokens, index_t experts, index_t top_k, std::uint64_t seed = 1, index_t replicates = 999) {
   if (experts <= 0 || top_k <= 0 || top_k > experts)
     detail::raise("moeroute::uniform_balance: experts = ", experts, ", top_k = ", top_k, "; need 0 < top_k <= experts");
+  if (std::isinf(tokens) && tokens > 0) detail::raise("moeroute::uniform_balance: tokens = ", tokens, ", must be finite");
   balance_reference out;
   if (!(tokens >= 1) || replicates <= 0) return out;
   auto const e_count = static_cast<std::size_t>(experts);
   double const e = static_cast<double>(experts), p = static_cast<double>(top_k) / e;
+  bool const drawn = tokens <= 2048 || tokens * p <= 64;
   constexpr std::uint64_t purpose = 0x62616c616e636575;  // "balanceu"
   std::vector<std::vector<double>> draws(std::size(balance_fields));
   std::vector<double> counts(e_count);
   std::vector<index_t> deck(e_count);
   for (index_t b = 0; b < replicates; ++b) {
     random_stream random(seed, purpose, static_cast<std::uint64_t>(b));
-    if (tokens <= 2048) {
+    if (drawn) {
       std::fill(counts.begin(), counts.end(), 0.0);
       for (std::size_t i = 0; i < e_count; ++i) deck[i] = static_cast<index_t>(i);
       for (index_t t = 0; t < static_cast<index_t>(tokens); ++t)

@@ -37,7 +37,7 @@ struct document_counts_result {
 /// Out    counts [R,E] in slots; tokens [R].   Empty  all 0.
 /// Merge  exact.   Cost  O(T K) time, O(R E) memory: 8 R (E + 1) bytes.
 /// Throws argument_error or shape_error if experts, tokens or rows do not fit; nothing is counted then.
-/// Source a contingency table; no estimate is made here.
+/// Source ours: a contingency table; no estimate is made here.
 class document_counts {
  public:
   using options_type = document_counts_options;
@@ -47,7 +47,10 @@ class document_counts {
   explicit document_counts(document_counts_options options) : options_{options} {
     if (options.experts <= 0 || options.rows < 0)
       detail::raise("moeroute::document_counts: experts = ", options.experts, ", rows = ", options.rows, "; need experts > 0, rows >= 0");
-    counts_.resize(static_cast<std::size_t>(options.rows * options.experts));
+    std::size_t cells = 0;
+    if (__builtin_mul_overflow(options.rows, options.experts, &cells))
+      detail::raise("moeroute::document_counts: ", options.rows, " rows of ", options.experts, " experts exceed the address space");
+    counts_.resize(cells);
     tokens_.resize(static_cast<std::size_t>(options.rows));
   }
 

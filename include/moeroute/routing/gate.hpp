@@ -135,6 +135,7 @@ class gate {
     for (auto& s : a.sums_) {
       auto read = exact_sum::deserialize(in);
       if (read.bound() != s.bound()) in.fail("gate has a sum of another bound");
+      if (read.count() + read.nan() + read.out_of_range() != a.tokens_) in.fail("gate has a sum over another number of tokens");
       s = read;
     }
     in.finish();

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,8 +25,8 @@ namespace moeroute {
 /// What one row of logits selects.
 struct selected_row {
   bool finite = true;       ///< false: a logit is NaN or infinite; ids and weights are then as the arithmetic gives them
-  bool tied = false;        ///< the K-th and the (K+1)-th selection score are equal; the lower index was taken
-  double gap = quiet_nan;   ///< K-th minus (K+1)-th selection score; NaN if K = E
+  bool tied = false;        ///< the K-th and the (K+1)-th selection score, or the last kept and the first dropped group score, are equal
+  double gap = quiet_nan;   ///< the smaller of those two differences: how far the choice is from changing; NaN if there is none
 };
 
 /// Applies a router_spec to rows of logits: the experts and weights that the model itself would use.
@@ -71,17 +72,20 @@ class selector {
       scores_ = logits_;
     ranking_ = rank_by_logits ? logits_ : scores_;
     for (std::size_t e = 0; e < spec_.selection_bias.size(); ++e) ranking_[e] += static_cast<Scalar>(spec_.selection_bias[e]);
-    if (spec_.groups_kept < spec_.groups) drop_groups();
+    if (spec_.groups_kept < spec_.groups) {
+      out.gap = static_cast<double>(drop_groups());
+      out.tied = out.gap == 0;
+    }
 
     auto const candidates = static_cast<index_t>(ids_.size());
     top_k_row(ranking_.data(), spec_.experts, candidates, ids_.data(), values_.data());
-    if (candidates > spec_.top_k) {
+    if (spec_.top_k < spec_.groups_kept * (spec_.experts / spec_.groups)) {
       auto const last = values_[at(spec_.top_k - 1)], next = values_[at(spec_.top_k)];
-      out.tied = last == next;
-      if (rank_by_logits && spec_.score == score_function::softmax)
-        out.gap = static_cast<double>(scores_[at(ids_[at(spec_.top_k - 1)])]) - static_cast<double>(scores_[at(ids_[at(spec_.top_k)])]);
-      else
-        out.gap = static_cast<double>(last) - static_cast<double>(next);
+      out.tied = out.tied || last == next;
+      // Scores ranked by their logits: the gap is still one of scores.
+      auto const& score = rank_by_logits ? scores_ : ranking_;
+      out.gap = std::fmin(out.gap, static_cast<double>(score[at(ids_[at(spec_.top_k - 1)])]) -
+                                       static_cast<double>(score[at(ids_[at(spec_.top_k)])]));
     }
     combine();
     for (index_t k = 0; k < spec_.top_k; ++k) {
@@ -94,7 +98,8 @@ class selector {
  private:
   static std::size_t at(index_t i) noexcept { return static_cast<std::size_t>(i); }
 
-  void drop_groups() {
+  // Returns the last kept minus the first dropped group score.
+  Scalar drop_groups() {
     index_t const size = spec_.experts / spec_.groups;
     std::vector<Scalar>& best = group_scores_;
     best.assign(at(spec_.groups), 0);
@@ -117,6 +122,7 @@ class selector {
     for (index_t i = spec_.groups_kept; i < spec_.groups; ++i)
       for (index_t e = group_ids_[at(i)] * size; e < (group_ids_[at(i)] + 1) * size; ++e)
         ranking_[at(e)] = -std::numeric_limits<Scalar>::infinity();
+    return best[at(group_ids_[at(spec_.groups_kept - 1)])] - best[at(group_ids_[at(spec_.groups_kept)])];
   }
 
   // Replaces the ranking scores of the chosen by their combination weights.
@@ -151,6 +157,7 @@ struct selection_result {
 template <real_matrix Logits>
 selection_result select(Logits const& logits, router_spec const& spec) {
   auto const view = detail::matrix_of(logits);
+  if (spec.experts > std::numeric_limits<std::int16_t>::max()) detail::raise("moeroute::select: ", spec.experts, " experts do not fit 16-bit ids");
   selector<compute_t<matrix_value_t<Logits>>> apply(spec);
   selection_result r;
   r.ids.resize(static_cast<std::size_t>(view.rows() * spec.top_k));
@@ -167,7 +174,7 @@ struct selection_agreement_result {
   std::uint64_t rows = 0;
   std::uint64_t nonfinite_rows = 0;      ///< not compared
   std::uint64_t tied_rows = 0;
-  std::uint64_t mismatched_rows = 0;     ///< the recorded set of experts is another
+  std::uint64_t mismatched_rows = 0;     ///< a recorded expert is not among those selected; dropped slots are not compared
   double largest_mismatch_gap = 0;       ///< largest selection-score gap at the K-th place among mismatched rows that are not tied
 };
 
@@ -194,7 +201,7 @@ class selection_agreement {
   void update(routing_batch<L, W, Id> const& batch) {
     check(batch);
     selector<compute_t<L>> apply(spec_);
-    std::vector<index_t> ours(static_cast<std::size_t>(spec_.top_k)), recorded(ours.size());
+    std::vector<index_t> ours(static_cast<std::size_t>(spec_.top_k)), recorded;
     for (index_t t = 0; t < batch.tokens(); ++t) {
       auto const row = apply(batch.logits().row(t), ours.data(), static_cast<float*>(nullptr));
       ++r_.rows;
@@ -202,10 +209,12 @@ class selection_agreement {
       r_.tied_rows += row.tied ? 1 : 0;
       if (!row.finite) continue;
       auto const ids = batch.ids().row(t);
-      for (index_t k = 0; k < ids.size(); ++k) recorded[static_cast<std::size_t>(k)] = static_cast<index_t>(ids[k]);
+      recorded.clear();
+      for (index_t k = 0; k < ids.size(); ++k)
+        if (std::cmp_greater_equal(ids[k], 0)) recorded.push_back(static_cast<index_t>(ids[k]));
       std::sort(ours.begin(), ours.end());
       std::sort(recorded.begin(), recorded.end());
-      if (ours == recorded) continue;
+      if (std::includes(ours.begin(), ours.end(), recorded.begin(), recorded.end())) continue;
       ++r_.mismatched_rows;
       if (!row.tied && row.gap > r_.largest_mismatch_gap) r_.largest_mismatch_gap = row.gap;
     }
@@ -243,11 +252,16 @@ class selection_agreement {
     auto const number = [&] { return static_cast<index_t>(in.get<std::int64_t>()); };
     s.experts = number();
     s.top_k = number();
-    s.score = static_cast<score_function>(std::clamp<index_t>(number(), 0, 2));
-    s.renormalize = number() != 0;
+    auto const choice = [&](index_t last) {
+      auto const n = number();
+      if (n < 0 || n > last) in.fail("selection_agreement has an unknown choice " + std::to_string(n));
+      return n;
+    };
+    s.score = static_cast<score_function>(choice(2));
+    s.renormalize = choice(1) != 0;
     s.groups = number();
     s.groups_kept = number();
-    s.group_rule = static_cast<group_score>(std::clamp<index_t>(number(), 0, 1));
+    s.group_rule = static_cast<group_score>(choice(1));
     s.shared_experts = number();
     s.renormalize_epsilon = in.get<double>();
     s.scale = in.get<double>();
@@ -256,6 +270,9 @@ class selection_agreement {
     for (auto* n : {&r.rows, &r.nonfinite_rows, &r.tied_rows, &r.mismatched_rows}) *n = in.get<std::uint64_t>();
     r.largest_mismatch_gap = in.get<double>();
     in.finish();
+    if (r.nonfinite_rows > r.rows || r.tied_rows > r.rows || r.mismatched_rows > r.rows - r.nonfinite_rows ||
+        !(r.largest_mismatch_gap >= 0) || std::signbit(r.largest_mismatch_gap))
+      in.fail("selection_agreement has impossible counts");
     try {
       selection_agreement a(std::move(s));
       a.r_ = r;

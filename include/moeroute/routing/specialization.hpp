@@ -7,11 +7,13 @@
 #include <moeroute/core/parallel.hpp>
 #include <moeroute/core/view.hpp>
 #include <moeroute/inference/bootstrap.hpp>
+#include <moeroute/inference/interval.hpp>
 #include <moeroute/inference/label_contrast.hpp>
 #include <moeroute/inference/multiplicity.hpp>
 #include <moeroute/inference/permutation.hpp>
 #include <moeroute/numeric/contingency.hpp>
 #include <moeroute/numeric/entropy.hpp>
+#include <moeroute/routing/design_effect.hpp>
 
 #include <boost/math/distributions/students_t.hpp>
 
@@ -91,13 +93,12 @@ class effective_experts_of_label {
   std::vector<std::int64_t> const& blocks() const noexcept { return blocks_; }
   std::vector<index_t> const& documents() const noexcept { return documents_; }
 
-  // Sums of layer l, without the documents of one block.
-  std::vector<double> totals(std::size_t l, std::int64_t without) const {
+  // Sums of layer l.
+  std::vector<double> totals(std::size_t l) const {
     auto const& m = layers_[l];
     std::vector<double> sums(static_cast<std::size_t>(m.cols()));
-    for (std::size_t i = 0; i < documents_.size(); ++i)
-      if (blocks_[i] != without)
-        for (index_t e = 0; e < m.cols(); ++e) sums[static_cast<std::size_t>(e)] += static_cast<double>(m(documents_[i], e));
+    for (auto const d : documents_)
+      for (index_t e = 0; e < m.cols(); ++e) sums[static_cast<std::size_t>(e)] += static_cast<double>(m(d, e));
     return sums;
   }
 
@@ -132,9 +133,9 @@ class effective_experts_of_label {
 ///        p-values: labels permuted within blocks (inference/permutation.hpp), studentised contrast, maximum over all layers x labels x experts.
 ///        Effective experts: exp(plug-in entropy) brought to the slots of the smallest label by its second-order expansion, then corrected by the
 ///        delete-one-block jackknife, which also removes the bias that dependent tokens cause; BCa interval; differences tested by jackknife t.
-/// Empty  a label without documents: NaN. Fewer than two labels: no p-values, no differences.
+/// Empty  a label without documents, or no layer: NaN. Fewer than two labels: no p-values, no differences.
 /// Cost   O(permutations D C E L) time over all threads, O(bootstrap_replicates C E) memory.
-/// Throws shape_error or argument_error if shapes differ or a label is outside 0..C-1.
+/// Throws shape_error or argument_error if shapes differ, a label is outside 0..C-1 or a block is negative.
 /// Source P(expert | label): OLMoE, arXiv:2409.02060, section 5.3 (domain specialisation; their figures show k times this share). Differs: the
 ///        uncertainty is ours; one contiguous text per domain has none that can be computed.
 inline specialization_result specialization(std::vector<matrix_view<std::uint64_t>> const& layers, std::vector<std::int32_t> const& labels,
@@ -148,6 +149,8 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
       detail::raise<shape_error>("moeroute::specialization: a layer has ", m.rows(), " documents, there are ", documents, " labels");
   for (auto const c : labels)
     if (c < 0 || c >= label_count) detail::raise("moeroute::specialization: label ", c, ", but there are ", label_count, " labels");
+  for (auto const b : blocks)  // the parts of inference/ read a negative block differently
+    if (b < 0) detail::raise("moeroute::specialization: block ", b, "; a document without a block needs a block id of its own");
   if (label_count <= 0 || options.bootstrap_replicates < 0 || options.permutations < 0)
     detail::raise("moeroute::specialization: labels = ", label_count, ", bootstrap_replicates = ", options.bootstrap_replicates,
                   ", permutations = ", options.permutations);
@@ -155,6 +158,10 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
   auto const c_count = static_cast<std::size_t>(label_count), l_count = layers.size();
   auto const b_count = static_cast<std::size_t>(options.bootstrap_replicates);
   specialization_result result;
+  if (l_count == 0) {
+    result.effective_experts.resize(c_count);
+    return result;
+  }
   std::vector<std::vector<index_t>> members(c_count);
   for (std::size_t d = 0; d < documents; ++d) members[static_cast<std::size_t>(labels[d])].push_back(static_cast<index_t>(d));
 
@@ -209,7 +216,7 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
     std::vector<double> pooled(e_count), label_totals(c_count);
     double total = 0;
     for (std::size_t c = 0; c < c_count; ++c) {
-      auto const sums = effective[c].totals(l, -1);
+      auto const sums = effective[c].totals(l);
       for (std::size_t e = 0; e < e_count; ++e) {
         layer.counts(c, e) = sums[e];
         label_totals[c] += sums[e];
@@ -229,13 +236,15 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
     resample.seed = options.seed;
     resample.replicates = options.bootstrap_replicates;
     std::vector<xt::xtensor<double, 2>> totals(c_count);
+    std::vector<double> deff(c_count);
     for (std::size_t c = 0; c < c_count; ++c) {
       auto const& rows = effective[c].documents();
       std::vector<std::uint64_t> sums(rows.size() * e_count);
       for (std::size_t i = 0; i < rows.size(); ++i)
         for (std::size_t e = 0; e < e_count; ++e) sums[i * e_count + e] = m(rows[i], static_cast<index_t>(e));
+      deff[c] = design_effect(matrix_view<std::uint64_t>(sums.data(), static_cast<index_t>(rows.size()), m.cols()), effective[c].blocks());
       totals[c] = replicate_totals(matrix_view<std::uint64_t>(sums.data(), static_cast<index_t>(rows.size()), m.cols()), effective[c].blocks(),
-                                   resample, static_cast<unsigned>(thread_count(options.threads)));
+                                   resample, thread_count(options.threads));
     }
     std::vector<double> replicate(b_count), lift_replicate(b_count);
     std::vector<std::vector<double>> replicate_total(c_count, std::vector<double>(b_count));
@@ -260,13 +269,19 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
         layer.upper(c, e) = share.upper;
         layer.lift_lower(c, e) = lift.lower;
         layer.lift_upper(c, e) = lift.upper;
+        if (layer.counts(c, e) == 0 && label_totals[c] > 0) {
+          // No resample can show an expert that the label never chose; the bound is that of as many independent slots as its documents are worth.
+          auto const worth = std::isnan(deff[c]) ? 0.0 : std::floor(label_totals[c] / deff[c]);
+          layer.upper(c, e) = worth < 1 ? 1.0 : unseen_upper_bound(static_cast<std::uint64_t>(worth), 0.5 + options.level / 2);
+          layer.lift_upper(c, e) = layer.upper(c, e) / (pooled[e] / total);
+        }
       }
     }
 
     // Effective number of experts.
     for (std::size_t c = 0; c < c_count; ++c) {
       std::vector<double> left_out(block_ids.size(), theta[c]), sums(e_count);
-      auto const all = effective[c].totals(l, -1);
+      auto const all = effective[c].totals(l);
       // Sums without a block: the whole minus the block, in integers that double holds exactly.
       std::vector<std::vector<double>> of_block(own_blocks[c].size(), std::vector<double>(e_count));
       for (std::size_t i = 0; i < effective[c].documents().size(); ++i) {
@@ -318,7 +333,7 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
   auto const adjusted = holm(p_values);
   for (std::size_t i = 0; i < adjusted.size(); ++i) result.differences[i].p_adjusted = adjusted[i];
 
-  if (label_count < 2 || options.permutations == 0 || l_count == 0) return result;
+  if (label_count < 2 || options.permutations == 0) return result;
 
   // Permutations: every layer sees the same relabelling, so that the maximum learns their dependence.
   block_permutation const permutation(labels, blocks);
