@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+# Builds TARGET in BUILD, runs PROGRAM and wants it to fail with WORDS (a regular expression) in what it prints.
+cmake_minimum_required(VERSION 3.25)
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${BUILD} --target ${TARGET} OUTPUT_VARIABLE log ERROR_VARIABLE log RESULT_VARIABLE failed)
+if(failed)
+  message("${log}")
+  message(FATAL_ERROR "${TARGET} does not build, see above")
+endif()
+execute_process(COMMAND ${PROGRAM} OUTPUT_VARIABLE log ERROR_VARIABLE log RESULT_VARIABLE result)
+if(result EQUAL 0)
+  message("${log}")
+  message(FATAL_ERROR "${TARGET} has a failing assertion but ended with 0: the assertion is not counted")
+endif()
+if(NOT log MATCHES "${WORDS}")
+  message("${log}")
+  message(FATAL_ERROR "${TARGET} ended with ${result}, but did not print '${WORDS}'")
+endif()

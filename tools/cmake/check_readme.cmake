@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+# Builds the example of README in BUILD, runs it as PROGRAM and compares what it prints with the block `output` of README.
+cmake_minimum_required(VERSION 3.25)
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${BUILD} --target readme_example
+  OUTPUT_VARIABLE log ERROR_VARIABLE log RESULT_VARIABLE failed)
+if(failed)
+  message("${log}")
+  message(FATAL_ERROR "the example in ${README} does not compile, see above")
+endif()
+execute_process(COMMAND ${PROGRAM} OUTPUT_VARIABLE printed RESULT_VARIABLE result)
+if(NOT result EQUAL 0)
+  message("${printed}")
+  message(FATAL_ERROR "the example in ${README} ended with ${result}; what it printed is above")
+endif()
+set(BLOCK output)
+set(OUT ${BUILD}/readme_output.txt)
+include(${CMAKE_CURRENT_LIST_DIR}/extract_block.cmake)
+file(READ ${OUT} promised)
+if(NOT printed STREQUAL promised)
+  message("it prints:\n${printed}the README says:\n${promised}")
+  message(FATAL_ERROR "the example in ${README} does not print what the README says, see above")
+endif()
