@@ -25,7 +25,10 @@ inline constexpr std::uint64_t purpose_label_permutation = 0x7065726d6c626c73u,
                                purpose_expert_permutation = 0x7065726d65787072u;
 
 // Ties count as "at least as extreme", also those that a different order of summation has split by some ulp.
-inline double tie_floor(double observed) noexcept { return observed - 1e-12 * std::abs(observed); }
+// An infinite t (no variance at all) is its own floor: inf - inf would be NaN, and NaN makes every replicate extreme.
+inline double tie_floor(double observed) noexcept {
+  return std::isinf(observed) ? observed : observed - 1e-12 * std::abs(observed);
+}
 
 }  // namespace detail
 

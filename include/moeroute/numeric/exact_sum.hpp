@@ -22,8 +22,6 @@ __extension__ using uint128 = unsigned __int128;
 
 /// So many rows of units, each at most 2^52, fit in one 64-bit word.
 inline constexpr index_t exact_block_rows = 2048;
-/// What a value equal to the bound counts.
-inline constexpr std::uint64_t units_of_bound = std::uint64_t{1} << 52;
 
 // Between these every unit and every sum is a normal double.
 inline void check_bound(double bound) {
@@ -31,8 +29,8 @@ inline void check_bound(double bound) {
     raise("moeroute::exact_sums: bound = ", bound, ", must be a power of two between 2^-500 and 2^500");
 }
 
-// round-half-even(x * 2^52 / bound): the doubles from bound to 2 bound are spaced 2^-52 bound, so the addition does the rounding.
-// x may be a product of the caller, which must not be fused with the addition.
+// round-half-even(x * 2^52 / bound): the doubles from bound to 2 bound are spaced 2^-52 bound, so the addition does the
+// rounding. x may be a product of the caller, which must not be fused with the addition.
 inline std::uint64_t units_of(double x, double bound) noexcept {
   round_here(x);
   return std::bit_cast<std::uint64_t>(x + bound) - std::bit_cast<std::uint64_t>(bound);
@@ -60,10 +58,11 @@ inline std::uint64_t counted(std::uint64_t count, std::uint64_t more, std::uint6
 /// N sums of values between 0 and a bound, in fixed point: the same state for every order, split and merge.
 ///
 /// In     rows of N values 0 <= x <= bound, bound a power of two; each counts round-half-even(x 2^52 / bound) units.
-/// Out    sum(i) is the double nearest to the integer sum, so its error is at most 2^-53 bound per value added and one rounding.
-///        rows; nan and out_of_range count values that were refused and added nothing.
+/// Out    sum(i) is the double nearest to the integer sum, so its error is at most 2^-53 bound per value added and one
+///        rounding. rows; nan and out_of_range count values that were refused and added nothing.
 /// Empty  sums are 0.   Merge  exact.   Cost  O(N) per row, 16 bytes per cell.
-/// Throws argument_error for a bound that is no power of two, shape_error for a row of another length; nothing is counted then.
+/// Throws argument_error for a bound that is no power of two, shape_error for a row of another length; nothing is
+/// counted then.
 class exact_sums {
  public:
   explicit exact_sums(index_t n, double bound = 1.0) : bound_{bound} {
@@ -123,7 +122,8 @@ class exact_sums {
   /// Throws argument_error if size or bound differ or the number of rows leaves 64 bits; nothing is merged then.
   void merge(exact_sums const& other, std::uint64_t times = 1) {
     if (other.size() != size() || other.bound_ != bound_)
-      detail::raise("moeroute::exact_sums::merge: ", size(), " cells of bound ", bound_, " and ", other.size(), " of bound ", other.bound_);
+      detail::raise("moeroute::exact_sums::merge: ", size(), " cells of bound ", bound_, " and ", other.size(),
+                    " of bound ", other.bound_);
     auto const rows = detail::counted(rows_, other.rows_, times);
     auto const nan = detail::counted(nan_, other.nan_, times);
     out_of_range_ = detail::counted(out_of_range_, other.out_of_range_, times);
@@ -159,7 +159,8 @@ class exact_sums {
     if (s.low_.size() != s.high_.size()) in.fail("exact_sums: low and high words differ in number");
     auto const most = static_cast<detail::uint128>(s.rows_) << 52;
     for (std::size_t i = 0; i < s.low_.size(); ++i)
-      if ((static_cast<detail::uint128>(s.high_[i]) << 64 | s.low_[i]) > most) in.fail("exact_sums: a sum exceeds rows times bound");
+      if ((static_cast<detail::uint128>(s.high_[i]) << 64 | s.low_[i]) > most)
+        in.fail("exact_sums: a sum exceeds rows times bound");
     return s;
   }
 
@@ -198,7 +199,8 @@ class exact_sum {
     }
   }
   void merge(exact_sum const& other, std::uint64_t times = 1) {
-    if (other.bound_ != bound_) detail::raise("moeroute::exact_sum::merge: bound ", bound_, " and bound ", other.bound_);
+    if (other.bound_ != bound_)
+      detail::raise("moeroute::exact_sum::merge: bound ", bound_, " and bound ", other.bound_);
     auto const count = detail::counted(count_, other.count_, times);
     auto const nan = detail::counted(nan_, other.nan_, times);
     out_of_range_ = detail::counted(out_of_range_, other.out_of_range_, times);

@@ -14,8 +14,10 @@ namespace moeroute {
 namespace detail {
 
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2, exp(r) = 1 + r + r^2 q(r).
-// ln 2 is split so that n * ln2_high is exact. Adding `magic` rounds x / ln 2 to an integer and leaves it in the low bits.
-// Below `lowest` the result is 0, so every result is a normal number and flush-to-zero modes change nothing.
+// ln 2 is split so that n * ln2_high is exact. Adding `magic` rounds x / ln 2 to an integer and leaves it in the low
+// bits. The polynomials are minimax in the relative error of exp, highest power first: binary32 those of Cephes (S.
+// Moshier), binary64 from tests/golden/exp_polynomial.py. Below `lowest` the result is 0, so every result is a normal
+// number and flush-to-zero modes change nothing.
 template <class T>
 struct exp_constants;
 
@@ -25,7 +27,6 @@ struct exp_constants<float> {
   static constexpr int mantissa_bits = 23;
   static constexpr float lowest = -87.0f, highest = 88.0f, magic = 0x1.8p23f;
   static constexpr float log2_e = 0x1.715476p+0f, ln2_high = 0x1.63p-1f, ln2_low = -0x1.bd0106p-13f;
-  // Highest power first; minimax in the relative error of exp.
   static constexpr std::array<float, 6> q{1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                                           4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
 };
@@ -36,12 +37,13 @@ struct exp_constants<double> {
   static constexpr int mantissa_bits = 52;
   static constexpr double lowest = -708.0, highest = 709.0, magic = 0x1.8p52;
   static constexpr double log2_e = 0x1.71547652b82fep+0, ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
-  static constexpr std::array<double, 10> q{0x1.ad7f395612954p-26, 0x1.28ad9b7dbaf49p-22, 0x1.71df25b64c759p-19, 0x1.a01999e26bfa7p-16,
-                                            0x1.a01a012a0de71p-13, 0x1.6c16c18438ad1p-10, 0x1.1111111127d12p-7,  0x1.555555555083ep-5,
-                                            0x1.55555555554f9p-3,  0x1.000000000000ap-1};
+  static constexpr std::array<double, 10> q{
+      0x1.ad7f395612954p-26, 0x1.28ad9b7dbaf49p-22, 0x1.71df25b64c759p-19, 0x1.a01999e26bfa7p-16, 0x1.a01a012a0de71p-13,
+      0x1.6c16c18438ad1p-10, 0x1.1111111127d12p-7,  0x1.555555555083ep-5,  0x1.55555555554f9p-3,  0x1.000000000000ap-1};
 };
 
-// x[i] = exp(x[i]) for -inf <= x <= highest; NaN gives some number. N independent registers hide the latency of the chain.
+// x[i] = exp(x[i]) for -inf <= x <= highest; NaN gives some number. N independent registers hide the latency of the
+// chain.
 template <class T, int W, std::size_t N>
 MOEROUTE_ALWAYS_INLINE void exp_lanes(lanes<T, W> (&x)[N]) {
   using constants = exp_constants<T>;
@@ -64,8 +66,8 @@ MOEROUTE_ALWAYS_INLINE void exp_lanes(lanes<T, W> (&x)[N]) {
     p[i] = real{} + constants::q[0];
   }
   for (std::size_t k = 1; k < constants::q.size(); ++k)
-  #pragma GCC unroll 16
-  for (std::size_t i = 0; i < N; ++i) {
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < N; ++i) {
       p[i] *= r[i];
       round_here(p[i]);
       p[i] += constants::q[k];
@@ -92,8 +94,10 @@ MOEROUTE_ALWAYS_INLINE void exp_lanes(lanes<T, W> (&x)[N]) {
 /// e^x by one written sequence of operations: the same bits on every machine, compiler and instruction set.
 ///
 /// In     x in any range; float is computed in binary32, double in binary64.
-/// Out    within 2 ulp; exactly 1 at 0; 0 below -87 (binary32) or -708 (binary64), infinity above 88 or 709; NaN for NaN.
-/// Needs  the default rounding mode.   Cost  about as std::exp for one value; the kernels run the same sequence on whole registers.
+/// Out    within 2 ulp; exactly 1 at 0; 0 below -87 (binary32) or -708 (binary64), infinity above 88 or 709; NaN for
+///        NaN.
+/// Needs  the default rounding mode.   Cost  about as std::exp for one value; the kernels run the same sequence on
+///        whole registers.
 template <std::floating_point T>
   requires(sizeof(T) <= 8)
 inline T reproducible_exp(T x) noexcept {

@@ -17,7 +17,8 @@
 #ifndef __GNUC__
 #error "moeroute: the kernels are written with the vector extensions of GCC and Clang"
 #endif
-// The kernels promise the same bits everywhere, so every operation must round once, to its own type, and NaN must be NaN.
+// The kernels promise the same bits everywhere, so every operation must round once, to its own type, and NaN must be
+// NaN.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "moeroute: -ffast-math and -ffinite-math-only break the exact sums; build without them"
 #endif
@@ -65,15 +66,17 @@ inline simd_level active_simd_level() noexcept {
 }
 
 template <simd_level Level>
-inline constexpr int register_bytes = Level == simd_level::avx512 ? 64 : Level == simd_level::avx2 ? 32 : 16;
+inline constexpr int register_bytes = Level == simd_level::avx512 ? 64
+                                      : Level == simd_level::avx2 ? 32
+                                                                  : 16;
 
 template <class T, int N>
 struct lanes_of {
   typedef T type __attribute__((vector_size(sizeof(T) * N)));
   typedef T in_memory __attribute__((vector_size(sizeof(T) * N), aligned(1), may_alias));
 };
-/// N values of T that arithmetic treats one by one. Passed by reference only: by value a register has another calling convention
-/// in every level.
+/// N values of T that arithmetic treats one by one. Passed by reference only: by value a register has another calling
+/// convention in every level.
 template <class T, int N>
 using lanes = typename lanes_of<T, N>::type;
 
@@ -82,8 +85,8 @@ template <simd_level Level, class T>
 inline constexpr int lane_count = register_bytes<Level> / static_cast<int>(sizeof(T));
 
 #if defined(__clang__) && defined(__x86_64__)
-// Clang checks the size of an asm operand against the target of the function around it, so wide registers need functions of their
-// own; it inlines them where the targets are the same, word for word.
+// Clang checks the size of an asm operand against the target of the function around it, so wide registers need
+// functions of their own; it inlines them where the targets are the same, word for word.
 template <class V>
 MOEROUTE_TARGET_AVX2 inline void round_32_bytes(V& x) {
   asm("" : "+x"(x));
@@ -113,8 +116,8 @@ MOEROUTE_ALWAYS_INLINE void round_here(V& x) {
 #endif
 }
 
-/// Reads and writes N values of T at any address. Not memcpy, which GCC splits into 16-byte pieces for AVX2; reading such a pair
-/// back as one register stalls.
+/// Reads and writes N values of T at any address. Not memcpy, which GCC splits into 16-byte pieces for AVX2; reading
+/// such a pair back as one register stalls.
 template <int N, class T>
 MOEROUTE_ALWAYS_INLINE void load(lanes<T, N>& x, T const* p) {
   x = *reinterpret_cast<typename lanes_of<T, N>::in_memory const*>(p);
@@ -179,8 +182,8 @@ struct fold_max {
   }
 };
 
-// One copy of every kernel per level: Kernel::run<Level>(args...) is forced inline into the function that has the target attribute.
-// Arguments are pointers and numbers, never lanes.
+// One copy of every kernel per level: Kernel::run<Level>(args...) is forced inline into the function that has the
+// target attribute. Arguments are pointers and numbers, never lanes.
 template <class Kernel, class... Args>
 auto run_baseline(Args... args) {
   return Kernel::template run<simd_level::baseline>(args...);
@@ -201,9 +204,12 @@ template <class Kernel, class... Args>
 auto dispatch(Args... args) {
 #if defined(__x86_64__)
   switch (active_simd_level()) {
-    case simd_level::avx512: return run_avx512<Kernel>(args...);
-    case simd_level::avx2: return run_avx2<Kernel>(args...);
-    case simd_level::baseline: break;
+    case simd_level::avx512:
+      return run_avx512<Kernel>(args...);
+    case simd_level::avx2:
+      return run_avx2<Kernel>(args...);
+    case simd_level::baseline:
+      break;
   }
 #endif
   return run_baseline<Kernel>(args...);

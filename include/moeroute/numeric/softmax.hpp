@@ -23,8 +23,9 @@
 namespace moeroute {
 namespace detail {
 
-// A sum over a row runs in 32 lanes, lane j over the elements j, j + 32, ..., then halves until one is left. No register is wider
-// than 32 lanes, so every level adds the same numbers in the same order. A row is padded to whole blocks with -inf, whose exp is 0.
+// A sum over a row runs in 32 lanes, lane j over the elements j, j + 32, ..., then halves until one is left. No
+// register is wider than 32 lanes, so every level adds the same numbers in the same order. A row is padded to whole
+// blocks with -inf, whose exp is 0.
 inline constexpr int sum_lanes = 32;
 inline constexpr index_t padded_size(index_t n) noexcept { return (n + sum_lanes - 1) / sum_lanes * sum_lanes; }
 
@@ -99,8 +100,8 @@ MOEROUTE_ALWAYS_INLINE T exp_row(T* x, index_t n, T maximum) {
   return fold_lanes<T, W>(sum[0], fold_sum{});
 }
 
-// What softmax makes of a row with a value that is not finite: -inf has probability 0, and this is the maximum to subtract, unless
-// a NaN, +inf or nothing but -inf makes every probability NaN.
+// What softmax makes of a row with a value that is not finite: -inf has probability 0, and this is the maximum to
+// subtract, unless a NaN, +inf or nothing but -inf makes every probability NaN.
 template <class T>
 T maximum_or_nan(T const* x, index_t n) noexcept {
   T top = minus_infinity<T>;
@@ -113,7 +114,8 @@ T maximum_or_nan(T const* x, index_t n) noexcept {
 
 /// Widens the row into x and leaves exp(x - maximum) there; false if the softmax of the row is NaN.
 template <simd_level Level, class In>
-MOEROUTE_ALWAYS_INLINE bool start_row(In const* z, index_t n, compute_t<In>* x, compute_t<In>& maximum, compute_t<In>& sum) {
+MOEROUTE_ALWAYS_INLINE bool start_row(In const* z, index_t n, compute_t<In>* x, compute_t<In>& maximum,
+                                      compute_t<In>& sum) {
   auto const start = widen_row<Level>(z, n, x);
   maximum = start.maximum;
   if (!start.finite) maximum = maximum_or_nan(x, n);
@@ -140,7 +142,8 @@ struct log_sum_exp_kernel {
   template <simd_level Level, class In>
   MOEROUTE_ALWAYS_INLINE static double run(In const* z, index_t n, compute_t<In>* x) {
     compute_t<In> maximum, sum;
-    if (start_row<Level>(z, n, x, maximum, sum)) return static_cast<double>(maximum) + std::log(static_cast<double>(sum));
+    if (start_row<Level>(z, n, x, maximum, sum))
+      return static_cast<double>(maximum) + std::log(static_cast<double>(sum));
     // Only the infinities of one sign have a limit.
     bool const nan = std::any_of(x, x + n, [](auto v) { return std::isnan(v); });
     return nan ? quiet_nan : static_cast<double>(*std::max_element(x, x + n));
@@ -177,8 +180,8 @@ struct sigmoid_kernel {
 /// Adds the units of bound + p, bits included, of `rows` rows to the cells; returns how many rows were left out.
 struct softmax_accumulate_kernel {
   template <simd_level Level, class In>
-  MOEROUTE_ALWAYS_INLINE static index_t run(In const* z, index_t rows, index_t n, index_t row_stride, double bound, compute_t<In>* x,
-                                            std::uint64_t* cells) {
+  MOEROUTE_ALWAYS_INLINE static index_t run(In const* z, index_t rows, index_t n, index_t row_stride, double bound,
+                                            compute_t<In>* x, std::uint64_t* cells) {
     using T = compute_t<In>;
     constexpr int W = lane_count<Level, T>, D = lane_count<Level, double>;
     index_t skipped = 0;
@@ -239,9 +242,10 @@ concept holds_result_of = std::floating_point<Out> && sizeof(Out) >= sizeof(comp
 /// Probabilities of one row of logits.
 ///
 /// In     z [n], any of float, double, bf16, f16. -inf is a masked expert.
-/// Out    p [n] = exp(z - max z) / sum, computed in binary32 (binary64 for double): the same bits at every dispatch level, with
-///        every compiler. Error of one p at most about (2 + max z - z) ulp, of a mean over many rows 1e-8 (binary64: 2e-16).
-///        NaN throughout if a logit is NaN or +inf, or all are -inf. In place is allowed.
+/// Out    p [n] = exp(z - max z) / sum, computed in binary32 (binary64 for double): the same bits at every dispatch
+///        level, with every compiler. Error of one p at most about (2 + max z - z) ulp, of a mean over many rows 1e-8
+///        (binary64: 2e-16). NaN throughout if a logit is NaN or +inf, or all are -inf. In place is allowed.
+/// Needs  the default rounding mode, subnormal numbers not flushed.
 /// Empty  nothing is written.   Cost  O(n); memory on the stack up to 512 values, n values on the heap above.
 template <real_scalar In, detail::holds_result_of<In> Out>
 void softmax_row(In const* z, index_t n, Out* p) {
@@ -263,7 +267,8 @@ void softmax_rows(matrix_view<In> z, Out* p) {
 /// log(sum of exp(z)) of one row of logits.
 ///
 /// In     z [n].   Out  max z + log(sum), the sum as in softmax_row; the logarithm is the C library's, in double.
-///        Absolute error about 2e-7 (binary64: 4e-16) plus half an ulp. NaN if a logit is NaN; otherwise +inf if one is.
+///        Absolute error about 2e-7 (binary64: 4e-16) plus half an ulp. NaN if a logit is NaN; otherwise +inf if one
+///        is.
 /// Empty  -inf.   Cost  O(n).
 template <real_scalar In>
 double log_sum_exp_row(In const* z, index_t n) {
@@ -284,7 +289,8 @@ void log_sum_exp_rows(matrix_view<In> z, double* out) {
 
 /// 1 / (1 + exp(-z)) of one row of logits.
 ///
-/// In     z [n].   Out  p [n] within 3 ulp, the same bits at every dispatch level; 0 below -87 (binary64: -708); NaN for NaN.
+/// In     z [n].   Out  p [n] within 3 ulp, the same bits at every dispatch level; 0 below -87 (binary64: -708); NaN
+///        for NaN.
 /// Empty  nothing is written.   Cost  O(n).
 template <real_scalar In, detail::holds_result_of<In> Out>
 void sigmoid_row(In const* z, index_t n, Out* p) {
@@ -317,7 +323,8 @@ std::uint64_t softmax_accumulate(matrix_view<In> logits, exact_sums& sums) {
   auto const n = logits.cols();
   if (n != sums.size())
     raise<shape_error>("moeroute::softmax_accumulate: logits of ", n, " experts for ", sums.size(), " sums");
-  if (sums.bound() < 1) raise("moeroute::softmax_accumulate: bound = ", sums.bound(), ", a probability needs at least 1");
+  if (sums.bound() < 1)
+    raise("moeroute::softmax_accumulate: bound = ", sums.bound(), ", a probability needs at least 1");
   if (n == 0) return 0;
 
   auto const padded = padded_size(n);
@@ -334,8 +341,8 @@ std::uint64_t softmax_accumulate(matrix_view<In> logits, exact_sums& sums) {
       block = {copy.data(), block.rows(), n};
     }
     std::fill_n(cells.data(), padded, std::uint64_t{0});
-    auto const left_out = dispatch<softmax_accumulate_kernel>(block.data(), block.rows(), n, block.row_stride(), sums.bound(), x.data(),
-                                                              cells.data());
+    auto const left_out = dispatch<softmax_accumulate_kernel>(block.data(), block.rows(), n, block.row_stride(),
+                                                              sums.bound(), x.data(), cells.data());
     auto const added = block.rows() - left_out;
     for (index_t i = 0; i < n; ++i) cells.data()[i] -= static_cast<std::uint64_t>(added) * bias;
     sums.add_units(cells.data(), added);

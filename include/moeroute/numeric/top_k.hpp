@@ -24,8 +24,9 @@ namespace detail {
 
 __extension__ using wide_key = unsigned __int128;
 
-// --- One row: keys that are integers. The value is in the high half, in an order in which NaN is lowest and -0 equals +0; the
-// complement of the index is in the low half, so that no two keys are equal and the lower index wins a tie.
+// --- Any type, k and stride: keys that are integers. The value is in the high half, in an order in which NaN is lowest
+// and -0 equals +0; the complement of the index is in the low half, so that no two keys are equal and the lower index
+// wins a tie.
 
 template <class T>
 using row_key = std::conditional_t<std::is_same_v<T, double>, wide_key, std::uint64_t>;
@@ -77,10 +78,10 @@ bool select_row(vector_view<T> scores, index_t k, Id* ids, T* values, row_key<T>
   return kept > k && keys[k - 1] >> half_key_bits<T> == keys[k] >> half_key_bits<T>;
 }
 
-// --- Float and narrower, small k: a sorting network. Every lane ranks its own columns, then the lanes are merged. Keys are
-// doubles, because every instruction set has their minimum and maximum, with the 32 bits of the value on top of 29 bits of index.
-// They are built from integers so that each is a normal finite number and keeps the order above: the exponents of the floats end up
-// between 256 and 511 of 2047.
+// --- Float and narrower, small k: a sorting network. Every lane ranks its own columns, then the lanes are merged. Keys
+// are doubles, because every instruction set has their minimum and maximum, with the 32 bits of the value on top of 29
+// bits of index. They are built from integers so that each is a normal finite number and keeps the order above: the
+// exponents of the floats end up between 256 and 511 of 2047.
 
 inline constexpr int index_bits = 29;
 inline constexpr std::int64_t index_mask = (std::int64_t{1} << index_bits) - 1;
@@ -91,7 +92,8 @@ inline constexpr std::int64_t first_key_bits = key_exponent | index_mask;
 
 /// Keys of four values in registers of R; `low` is first_key_bits minus the indices.
 template <int R>
-MOEROUTE_ALWAYS_INLINE void make_lane_keys(lanes<float, 4> const& value, lanes<std::int64_t, R> const& low, lanes<double, R>* key) {
+MOEROUTE_ALWAYS_INLINE void make_lane_keys(lanes<float, 4> const& value, lanes<std::int64_t, R> const& low,
+                                           lanes<double, R>* key) {
   lanes<float, 4> const x = value + 0.0f;
   lanes<std::int32_t, 4> u;
   std::memcpy(&u, &x, sizeof u);
@@ -102,12 +104,14 @@ MOEROUTE_ALWAYS_INLINE void make_lane_keys(lanes<float, 4> const& value, lanes<s
     std::memcpy(wide, &extended, sizeof wide);
   } else {  // without the detour over 8-byte registers that GCC would take
     lanes<std::int32_t, 4> const sign = u >> 31;
-    lanes<std::int32_t, 4> const half[2] = {__builtin_shufflevector(u, sign, 0, 4, 1, 5), __builtin_shufflevector(u, sign, 2, 6, 3, 7)};
+    lanes<std::int32_t, 4> const half[2] = {__builtin_shufflevector(u, sign, 0, 4, 1, 5),
+                                            __builtin_shufflevector(u, sign, 2, 6, 3, 7)};
     std::memcpy(wide, half, sizeof wide);
   }
 #pragma GCC unroll 2
   for (int i = 0; i < 4 / R; ++i) {
-    // Rotating the sign-extended value brings the sign into every index bit: a negative key grows as its magnitude shrinks.
+    // Rotating the sign-extended value brings the sign into every index bit: a negative key grows as its magnitude
+    // shrinks.
     lanes<std::uint64_t, R> w = wide[i] << index_bits | wide[i] >> (64 - index_bits);
     constexpr std::uint64_t extra_signs = std::uint64_t{7} << 60;
     lanes<std::int64_t, R> const low_here = low - i * R;
@@ -119,7 +123,9 @@ MOEROUTE_ALWAYS_INLINE void make_lane_keys(lanes<float, 4> const& value, lanes<s
 }
 
 /// The index that make_lane_keys put into a key.
-inline index_t index_of_key(std::int64_t key) noexcept { return static_cast<index_t>((key ^ ~(key >> 63)) & index_mask); }
+inline index_t index_of_key(std::int64_t key) noexcept {
+  return static_cast<index_t>((key ^ ~(key >> 63)) & index_mask);
+}
 
 template <class V>
 MOEROUTE_ALWAYS_INLINE void exchange(V& a, V& b) {
@@ -174,11 +180,13 @@ MOEROUTE_ALWAYS_INLINE void run_network(V* v) {
 
 /// The lanes of v with lane i and lane i ^ distance exchanged.
 template <int Distance, int R, std::size_t... I>
-MOEROUTE_ALWAYS_INLINE void swap_lanes(lanes<double, R> const& v, lanes<double, R>& swapped, std::index_sequence<I...>) {
+MOEROUTE_ALWAYS_INLINE void swap_lanes(lanes<double, R> const& v, lanes<double, R>& swapped,
+                                       std::index_sequence<I...>) {
   swapped = __builtin_shufflevector(v, v, (I ^ Distance)...);
 }
 
-/// best = the larger half of two sorted runs, sorted. The larger of best[i] and other[K - 1 - i] form a bitonic sequence.
+/// best = the larger half of two sorted runs, sorted. The larger of best[i] and other[K - 1 - i] form a bitonic
+/// sequence.
 template <int K, class V>
 MOEROUTE_ALWAYS_INLINE void merge_runs(V* best, V const* other) {
 #pragma GCC unroll 16
@@ -221,11 +229,13 @@ MOEROUTE_ALWAYS_INLINE index_t count_at_least(T const* row, index_t n, float lea
   return count;
 }
 
-/// The k <= K largest of every row of contiguous columns, K a power of two; returns the number of rows with a tie at place k.
+/// The k <= K largest of every row of contiguous columns, K a power of two; returns the number of rows with a tie at
+/// place k.
 template <int K>
 struct top_k_kernel {
   template <simd_level Level, class T, class Id>
-  MOEROUTE_ALWAYS_INLINE static index_t run(T const* scores, index_t rows, index_t n, index_t row_stride, index_t k, Id* ids, T* values) {
+  MOEROUTE_ALWAYS_INLINE static index_t run(T const* scores, index_t rows, index_t n, index_t row_stride, index_t k,
+                                            Id* ids, T* values) {
     // Eight lanes would cost more in merging them than they save.
     constexpr int R = std::min(4, lane_count<Level, double>);
     index_t ties = 0;
@@ -260,7 +270,8 @@ struct top_k_kernel {
   }
 
  private:
-  // The K x R values from column c on, each lane sorted. NaN stands beyond the last column; its index ranks it below all of the row.
+  // The K x R values from column c on, each lane sorted. NaN stands beyond the last column; its index ranks it below
+  // all of the row.
   template <int R, class T>
   MOEROUTE_ALWAYS_INLINE static void rank_columns(T const* row, index_t n, index_t c, lanes<double, R>* key) {
     T padded[K * R];
@@ -270,7 +281,7 @@ struct top_k_kernel {
       std::memcpy(padded, from, static_cast<std::size_t>(n - c) * sizeof(T));
       from = padded;
     }
-    lanes<std::int64_t, R> low;
+    lanes<std::int64_t, R> low{};
 #pragma GCC unroll 4
     for (int lane = 0; lane < R; ++lane) low[lane] = first_key_bits - c - lane;
 #pragma GCC unroll 16
@@ -297,8 +308,10 @@ void check_top_k(index_t n, index_t k) {
 
 /// The k largest scores of every row.
 ///
-/// In     scores [T,E].   Out  ids [T,k] and values [T,k] as top_k_row, row-major; the number of rows with a tie at the k-th place.
-/// Cost   O(T E); several rows at once where the columns are contiguous, k <= 16 and the type is not double.
+/// In     scores [T,E].   Out  ids [T,k] and values [T,k] as top_k_row, row-major; the number of rows with a tie at the
+///        k-th place.
+/// Cost   O(T E); by sorting networks where the columns are contiguous, k <= 16 and the type is not double, which is
+///        several times as fast as otherwise.
 /// Throws as top_k_row.
 template <real_scalar T, std::integral Id>
 index_t top_k_rows(matrix_view<T> scores, index_t k, Id* ids, T* values = nullptr) {
@@ -319,15 +332,17 @@ index_t top_k_rows(matrix_view<T> scores, index_t k, Id* ids, T* values = nullpt
   detail::scratch<detail::row_key<T>, 512> keys(n);
   index_t ties = 0;
   for (index_t r = 0; r < rows; ++r)
-    ties += detail::select_row(scores.row(r), k, ids + r * k, values == nullptr ? nullptr : values + r * k, keys.data()) ? 1 : 0;
+    ties += detail::select_row(scores.row(r), k, ids + r * k, values == nullptr ? nullptr : values + r * k, keys.data())
+                ? 1
+                : 0;
   return ties;
 }
 
 /// The k largest scores of one row.
 ///
 /// In     scores [n]; -0 equals +0, NaN ranks below -inf and equals NaN.
-/// Out    ids [k] in descending order of score, ties to the lowest index; values [k] the scores, bit for bit, unless it is null;
-///        true if the scores in place k and k + 1 are equal, so that another choice of the set was as good.
+/// Out    ids [k] in descending order of score, ties to the lowest index; values [k] the scores, bit for bit, unless it
+///        is null; true if the scores in place k and k + 1 are equal, so that another choice of the set was as good.
 /// Empty  k = 0 writes nothing and is no tie.   Cost  O(n) for small k, O(n + k log k) otherwise.
 /// Throws argument_error if k is not in 0..n or an id does not fit its type; nothing is written then.
 template <real_scalar T, std::integral Id>

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <moeroute/routing/balance.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+
+#include <doctest/doctest.h>
+
+#include "support/containers.hpp"
+#include "support/golden.hpp"
+
+using namespace moeroute;
+
+TEST_CASE("balance: by hand") {
+  auto const b = balance_of(std::vector<double>{4, 0, 2, 2});
+  CHECK(b.max_violation == 1);
+  CHECK(b.min_violation == 1);
+  CHECK(b.coefficient_of_variation == doctest::Approx(std::sqrt(0.5)));
+  CHECK(b.gini == doctest::Approx(0.375));  // differences 2,2,4,0,2,2 (each twice) over 2 * 16 * mean 2
+  CHECK(b.effective_experts == doctest::Approx(std::pow(2.0, 1.5)));
+  CHECK(b.normalized_entropy == doctest::Approx(0.75));
+  auto const even = balance_of(std::vector<std::uint64_t>{5, 5, 5});
+  CHECK(even.max_violation == 0);
+  CHECK(even.gini == 0);
+  CHECK(even.normalized_entropy == doctest::Approx(1).epsilon(1e-15));
+  CHECK(even.effective_experts == doctest::Approx(3).epsilon(1e-15));
+}
+
+TEST_CASE("balance: golden values of numpy and scipy, from every container") {
+  auto const cases = golden("routing", "balance");
+  REQUIRE(cases.size() >= 5);
+  for (auto const& c : cases) {
+    auto const check = [&](char const* name, auto const& loads) {
+      INFO(name);
+      auto const b = balance_of(loads);
+      for (std::size_t f = 0; f < std::size(balance_fields); ++f) {
+        INFO(balance_field_names[f]);
+        CHECK(close(b.*balance_fields[f], c[balance_field_names[f]].get<double>(), 1e-12));
+      }
+    };
+    for_each_vector(c["loads"].get<std::vector<double>>(), check);
+    check("integers", c["loads"].get<std::vector<std::uint64_t>>());
+  }
+}
+
+TEST_CASE("balance: scale and order do not matter; extremes") {
+  std::vector<double> const x{3, 1, 4, 1, 5, 9, 2, 6};
+  auto y = x;
+  std::reverse(y.begin(), y.end());
+  for (double& v : y) v *= 1e6;
+  auto const a = balance_of(x), b = balance_of(y);
+  for (auto const f : balance_fields) CHECK(a.*f == doctest::Approx(b.*f).epsilon(1e-13));
+  for (auto const f : balance_fields) CHECK(std::isnan(balance_of(std::vector<double>{0, 0}).*f));
+  auto const one = balance_of(std::vector<double>{7});
+  CHECK(one.max_violation == 0);
+  CHECK(one.effective_experts == 1);
+  std::vector<double> all_in_one(256);
+  all_in_one[17] = 1e12;
+  auto const worst = balance_of(all_in_one);
+  CHECK(worst.max_violation == 255);
+  CHECK(worst.gini == doctest::Approx(255.0 / 256));
+  CHECK(worst.effective_experts == 1);
+  CHECK_THROWS_AS(balance_of(std::vector<double>{1, -1}), argument_error);
+  CHECK_THROWS_AS(balance_of(std::vector<double>{1, quiet_nan}), argument_error);
+}
+
+TEST_CASE("uniform_balance: agrees with brute force by another generator") {
+  struct size {
+    index_t tokens, experts, top_k;
+  };
+  for (auto const [tokens, experts, top_k] : {size{50, 8, 2}, size{300, 16, 4}, size{7, 5, 5}, size{2500, 8, 2}}) {
+    INFO(tokens << " tokens, " << experts << " experts, top " << top_k);
+    constexpr int runs = 3000;
+    std::mt19937_64 random(99);
+    std::vector<std::vector<double>> seen(std::size(balance_fields));
+    std::vector<int> deck(static_cast<std::size_t>(experts));
+    std::iota(deck.begin(), deck.end(), 0);
+    for (int r = 0; r < runs; ++r) {
+      std::vector<double> counts(deck.size());
+      std::vector<int> chosen(static_cast<std::size_t>(top_k));
+      for (index_t t = 0; t < tokens; ++t) {
+        std::sample(deck.begin(), deck.end(), chosen.begin(), top_k, random);
+        for (int const e : chosen) counts[static_cast<std::size_t>(e)] += 1;
+      }
+      auto const b = balance_of(counts);
+      for (std::size_t f = 0; f < seen.size(); ++f) seen[f].push_back(b.*balance_fields[f]);
+    }
+    auto const reference = uniform_balance(static_cast<double>(tokens), experts, top_k, 7, 2000);
+    for (std::size_t f = 0; f < seen.size(); ++f) {
+      INFO(balance_field_names[f]);
+      auto& x = seen[f];
+      double mean = 0, square = 0;
+      for (double const v : x) mean += v / runs;
+      for (double const v : x) square += (v - mean) * (v - mean) / (runs - 1);
+      CHECK(std::abs(reference.mean.*balance_fields[f] - mean) <=
+            5 * std::sqrt(square * (1.0 / runs + 1.0 / 2000)) + 1e-12);
+      // At the bound the other sample must leave about 5 % beyond; ties of small counts widen that to one value.
+      std::sort(x.begin(), x.end());
+      double const bound = reference.bound_95.*balance_fields[f], slack = 1e-9;
+      bool const low = f >= 4;
+      auto const beyond =
+          std::count_if(x.begin(), x.end(), [&](double v) { return low ? v < bound - slack : v > bound + slack; });
+      auto const at_least =
+          std::count_if(x.begin(), x.end(), [&](double v) { return low ? v < bound + slack : v > bound - slack; });
+      CHECK(static_cast<double>(beyond) / runs < 0.07);
+      if (square > 0) CHECK(static_cast<double>(at_least) / runs > 0.03);
+    }
+  }
+}
+
+TEST_CASE("uniform_balance: the multinomial floor of the coefficient of variation, on both sides of the border") {
+  for (double const tokens : {500.0, 2048.0, 2049.0, 50000.0}) {
+    index_t const e = 64, k = 8;
+    double const floor = std::sqrt((static_cast<double>(e) / static_cast<double>(k) - 1) / tokens);
+    CHECK(uniform_balance(tokens, e, k).mean.coefficient_of_variation == doctest::Approx(floor).epsilon(0.01));
+  }
+}
+
+TEST_CASE("uniform_balance: drawn and normal regime meet") {
+  // The borders are 2048 tokens and 64 slots per expert. Sparse routing is where the normal limit is worst, so the
+  // second row has not yet left the drawn regime at 2048 tokens.
+  struct size {
+    index_t experts, top_k;
+    double border;
+  };
+  for (auto const [experts, top_k, border] : {size{256, 8, 2048}, size{256, 1, 2048}, size{256, 1, 16384}}) {
+    double const past = border * 1.02;
+    auto const drawn = uniform_balance(border, experts, top_k, 3, 800),
+               beyond = uniform_balance(past, experts, top_k, 4, 1500);
+    double const shrink = std::sqrt(border / past);
+    INFO(experts << " experts, top " << top_k);
+    for (auto const f : {&balance_measures::max_violation, &balance_measures::min_violation,
+                         &balance_measures::coefficient_of_variation, &balance_measures::gini}) {
+      CHECK(beyond.mean.*f == doctest::Approx(drawn.mean.*f * shrink).epsilon(0.02));
+      // A quantile of whole slots can be one slot off.
+      double const want = drawn.bound_95.*f * shrink,
+                   slot = static_cast<double>(experts) / (static_cast<double>(top_k) * border);
+      CHECK(std::abs(beyond.bound_95.*f - want) <= 0.03 * want + slot);
+    }
+    CHECK(1 - beyond.mean.normalized_entropy ==
+          doctest::Approx((1 - drawn.mean.normalized_entropy) * shrink * shrink).epsilon(0.03));
+  }
+}
+
+TEST_CASE("uniform_balance: a function of its arguments; extremes") {
+  auto const a = uniform_balance(100, 8, 2, 5, 50), b = uniform_balance(100, 8, 2, 5, 50),
+             c = uniform_balance(100, 8, 2, 6, 50);
+  CHECK(a.mean.gini == b.mean.gini);
+  CHECK_FALSE(a.mean.gini == c.mean.gini);
+  CHECK(uniform_balance(10, 4, 4).mean.max_violation == 0);  // K = E: everybody is chosen
+  CHECK(uniform_balance(1e6, 1, 1).bound_95.effective_experts == 1);
+  for (double const none : {0.0, -1.0, quiet_nan}) CHECK(std::isnan(uniform_balance(none, 4, 1).mean.gini));
+  CHECK_THROWS_AS(uniform_balance(std::numeric_limits<double>::infinity(), 4, 1), argument_error);
+  CHECK_THROWS_AS(uniform_balance(10, 0, 1), argument_error);
+  CHECK_THROWS_AS(uniform_balance(10, 4, 5), argument_error);
+  CHECK_THROWS_AS(uniform_balance(10, 4, 0), argument_error);
+}
+
+TEST_CASE("load_balancing_loss: both normalisations, balanced and by the published code") {
+  std::vector<std::uint64_t> const even{20, 20, 20, 20};
+  std::vector<double> const quarter(4, 0.25);
+  auto const balanced = load_balancing_loss(even, quarter, 40);
+  CHECK(balanced.switch_form == doctest::Approx(1));
+  CHECK(balanced.olmoe_form == doctest::Approx(2));  // K
+  for (auto const& c : golden("routing", "load_balancing_loss")) {
+    auto const got = load_balancing_loss(c["counts"].get<std::vector<std::uint64_t>>(),
+                                         c["probability"].get<std::vector<double>>(), c["tokens"].get<std::uint64_t>());
+    CHECK(close(got.olmoe_form, c["transformers"].get<double>(), 1e-6));  // binary32 there
+    CHECK(close(got.switch_form, c["transformers"].get<double>() / c["top_k"].get<double>(), 1e-6));
+  }
+  auto const none = load_balancing_loss(std::vector<std::uint64_t>{0, 0}, std::vector<double>{0.5, 0.5}, 0);
+  CHECK(std::isnan(none.switch_form));
+  CHECK(std::isnan(none.olmoe_form));
+  CHECK_THROWS_AS(load_balancing_loss(even, std::vector<double>{1}, 1), shape_error);
+}
+
+TEST_CASE("unseen_experts: who, and how rare they must be") {
+  auto const r = unseen_experts(std::vector<std::uint64_t>{0, 3, 0}, 60);
+  CHECK(r.experts == std::vector<index_t>{0, 2});
+  CHECK(r.upper_95 == doctest::Approx(1 - std::pow(0.05, 1.0 / 60)));
+  CHECK(std::pow(1 - r.upper_95, 60) == doctest::Approx(0.05));
+  CHECK(unseen_experts(std::vector<std::uint64_t>{0}, 0).upper_95 == 1);
+  CHECK(unseen_experts(std::vector<std::uint64_t>{1}, 5).experts.empty());
+}
