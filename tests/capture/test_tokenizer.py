@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ids of moeroute-capture against Hugging Face tokenizers, through `--tokenize`."""
+import json
+import os
+import random
+import time
+import unicodedata
+
+import pytest
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from conftest import DEMO, REPOSITORY, SHARED, byte_tokenizer, fail, succeed
+
+SEED = int(os.environ.get("MOEROUTE_TEST_SEED", random.randrange(1 << 30)))
+
+
+def ours(folder, texts):
+    lines = "".join(json.dumps({"text": t}) + "\n" for t in texts)
+    out = succeed(folder, "-", "--tokenize", input=lines)
+    return [json.loads(line) for line in out.stdout.split("\n")[:-1]]
+
+
+def assert_same_ids(folder, texts, hf=None):
+    """Compares every text, and says which is the first to differ."""
+    hf = hf or Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = [e.ids for e in hf.encode_batch(texts)]
+    found = [line["ids"] for line in ours(folder, texts)]
+    assert len(found) == len(texts)
+    wrong = [(ascii(t), f, e) for t, f, e in zip(texts, found, expected) if f != e]
+    assert not wrong, f"{len(wrong)} of {len(texts)} differ (seed {SEED}), the first: {wrong[0]}"
+
+
+FRAGMENTS = [" ", "  ", "   ", "\n", "\r\n", "\r", "\t", "'s", "'LL", "don't", "\u0301", "가", "각", "ᄀ", "ᅡ", "ᆨ", "é",
+             "e\u0301", "\u1e9b\u0323", "𝟘", "½", "Ⅷ", "👨‍👩‍👧", "🇰🇷", "\u180e", "\u200d", "\ufeff", "\ufffd",
+             "<|endoftext|>", "|||IP_ADDRESS|||", "<|endo", "\x00", "\x1c", "\x7f", "\x85", "\u00a0", "\u2028",
+             "\u3000", " " * 4, " " * 23, " " * 50, "abc", "XYZ", "123", "，", "。", "漢字", "かな", "カﾞ", "الله",
+             "हिन्दी", "ไทย",
+             "\u0344", "\u212b", "豈"]
+
+
+def random_texts(count):
+    """All that Unicode 14 assigns (what both sides' tables share), in words, runs and soup."""
+    rng = random.Random(SEED)
+    assigned = [c for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cs", "Cn")]
+    marks = [c for c in assigned if unicodedata.combining(chr(c))]
+    texts = []
+    for _ in range(count):
+        parts = []
+        for _ in range(rng.randrange(1, 40)):
+            kind = rng.random()
+            if kind < 0.5:
+                parts.append(rng.choice(FRAGMENTS))
+            elif kind < 0.7:
+                parts.append(chr(rng.choice(assigned)))
+            elif kind < 0.85:
+                parts.append(chr(rng.choice(marks)))
+            else:
+                parts.append(chr(rng.randrange(32, 127)) * rng.randrange(1, 4))
+        texts.append("".join(parts))
+    return texts
+
+
+@pytest.mark.parametrize("family", ["olmoe", "qwen3", "deepseek_v3"])
+def test_golden_ids(family):
+    folder = SHARED / "data/tokenizers" / family
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there; MOEROUTE_SHARED names the folder")
+    texts = {j["id"]: j["text"] for j in map(json.loads, open(folder.parent / "texts.jsonl", encoding="utf-8"))}
+    golden = {j["id"]: j["ids"] for j in map(json.loads, open(folder / "golden_ids.jsonl", encoding="utf-8"))}
+    names = [name for name in golden if texts[name]]  # an empty document is refused before it is tokenized
+    assert len(names) >= len(texts) - 1 > 40
+    bos = [0] if family == "deepseek_v3" else []  # its tokenizer_config asks for it, the golden ids are without
+    for name, line in zip(names, ours(folder, [texts[n] for n in names]), strict=True):
+        assert line["ids"] == bos + golden[name], name
+
+
+def folders():
+    for folder in (DEMO, SHARED / "data/tokenizers/olmoe"):
+        missing = not (folder / "tokenizer.json").exists()
+        yield pytest.param(folder, id=folder.name, marks=pytest.mark.skipif(missing, reason=f"{folder} is not there"))
+
+
+@pytest.mark.parametrize("folder", list(folders()))
+def test_random_texts(folder):
+    print("seed", SEED)
+    assert_same_ids(folder, random_texts(5000))
+
+
+@pytest.mark.parametrize("folder", list(folders()))
+def test_example_texts(folder):
+    assert_same_ids(folder, [json.loads(line)["text"] for f in sorted((REPOSITORY / "examples/texts").glob("*.jsonl"))
+                             for line in f.read_text(encoding="utf-8").splitlines()])
+
+
+def edited(folder, **changes):
+    """A small tokenizer whose sections are replaced; a function gets the old section."""
+    folder.mkdir(exist_ok=True)
+    byte_tokenizer(folder)
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    for key, change in changes.items():
+        data[key] = change(data[key]) if callable(change) else change
+    path.write_text(json.dumps(data))
+    return folder
+
+
+def saved(folder, tokenizer):
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def byte_level(**options):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {c: i for i, c in enumerate(alphabet)}
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("a", "a"), ("aa", "a"), ("e", "r")]
+    for a, b in merges:
+        vocab[a + b] = len(vocab)
+    for word in options.pop("words", []):
+        vocab[word] = len(vocab)
+    t = Tokenizer(models.BPE(vocab, merges, **options))
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return t
+
+
+def variants():
+    def prefix_space(t):
+        t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+    def no_regex(t):
+        t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+    def split(pattern, behavior, invert=False):
+        def change(t):
+            t.pre_tokenizer = pre_tokenizers.Sequence([
+                pre_tokenizers.Split(pattern, behavior, invert),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        return change
+
+    def template(t):
+        t.add_special_tokens(["<s>", "</s>"])
+        around = [(token, t.token_to_id(token)) for token in ("<s>", "</s>")]
+        t.post_processor = processors.Sequence([
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single="<s> $A </s>", special_tokens=around)])
+
+    def added(t):
+        from tokenizers import AddedToken
+        t.normalizer = normalizers.Sequence([normalizers.NFC()])
+        t.add_tokens([AddedToken("abc", single_word=True, normalized=False),
+                      AddedToken("XYZ", lstrip=True, normalized=False), AddedToken("123", rstrip=True, normalized=True),
+                      AddedToken("e\u0301", normalized=True), AddedToken("don", normalized=False),
+                      AddedToken("don't", normalized=False), AddedToken("    ", normalized=True)])
+
+    yield "prefix space", {}, prefix_space
+    yield "no regex", {}, no_regex
+    yield "split isolated", {}, split(Regex(r"\p{N}{1,3}|\s+(?!\S)|[^\s\p{L}]+"), "isolated")
+    yield "split removed", {}, split(Regex(r"[\s\p{P}]+"), "removed")
+    yield "split removed inverted", {}, split(Regex(r"(?i:'s|'ll)|\p{L}+|\p{N}"), "removed", True)
+    yield "split string", {}, split("a.", "isolated")
+    yield "split script", {}, split(Regex(r"\p{Han}+|\P{Hangul}"), "isolated")
+    yield "template", {}, template
+    yield "added tokens", {}, added
+    yield "whole words", {"ignore_merges": True, "words": ["Ġabc", "XYZ", "ererer"]}, lambda t: None
+
+
+@pytest.mark.parametrize("name, options, change", list(variants()), ids=lambda v: v if isinstance(v, str) else "")
+def test_kinds(tmp_path, name, options, change):
+    t = byte_level(**options)
+    change(t)
+    texts = random_texts(800) + [
+        "abc", "xabc abcx abc,", "  XYZ  123   abc", "123 XYZ", "the the other aaaaaaaaaaaa aaa. a.a.b",
+        "don't done don'", "ererer er", "123    x", "XYZ    XYZ", "\u0301abc", "漢字カナ한글ー々〆"]
+    assert_same_ids(saved(tmp_path, t), texts, t)
+
+
+def test_merges_as_strings_and_as_pairs(tmp_path):
+    def written(change):
+        return lambda m: m | {"merges": [change(*(x.split(" ") if isinstance(x, str) else x)) for x in m["merges"]]}
+
+    pairs = edited(tmp_path / "pairs", model=written(lambda a, b: [a, b]))
+    strings = edited(tmp_path / "strings", model=written(lambda a, b: f"{a} {b}"))
+    texts = random_texts(50)
+    assert [l["ids"] for l in ours(pairs, texts)] == [l["ids"] for l in ours(strings, texts)]
+
+
+def test_begin_and_end_tokens_of_the_config(tmp_path):
+    folder = edited(tmp_path)
+    plain = ours(folder, ["the"])[0]["ids"]
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "add_bos_token": True, "bos_token": {"content": "<|endoftext|>"},
+        "add_eos_token": False, "eos_token": "<|endoftext|>"}))
+    assert ours(folder, ["the"])[0]["ids"] == [0] + plain
+
+
+def test_missing_bytes_follow_the_unknown_token(tmp_path):
+    """A vocabulary without some bytes: left out, as in the reference, or the unknown token, fused or not."""
+    vocab = {"a": 0, "b": 1, "Ġ": 2, "<unk>": 3, "ab": 4}
+    for options in ({}, {"unk_token": "<unk>"}, {"unk_token": "<unk>", "fuse_unk": True}):
+        t = Tokenizer(models.BPE(vocab, [("a", "b")], **options))
+        t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        assert_same_ids(saved(tmp_path, t), ["ab ba", "abcdab", "aéb", "a가나b c"], t)
+
+
+def test_pieces_are_printable(tmp_path):
+    folder = edited(tmp_path)
+    line = ours(folder, ["the é 가\n<|endoftext|>"])[0]
+    assert len(line["pieces"]) == len(line["ids"])
+    assert line["pieces"][0] == "the" and line["pieces"][-1] == "<|endoftext|>" and "\n" in line["pieces"]
+    assert any("\ufffd" in p for p in line["pieces"])  # a byte of a character alone
+
+
+LONG = ["a" * 1_000_000, " " * 1_000_000, "가" * 300_000, "x y" * 300_000, "\u0301\u0323" * 250_000, "\n" * 1_000_000,
+        "e\u0301" * 300_000]
+
+
+@pytest.mark.parametrize("text", LONG, ids=lambda t: ascii(t[:3]))
+def test_one_long_line_takes_linear_time(tmp_path, text):
+    folder = edited(tmp_path)
+    start = time.process_time(), os.times().children_user
+    line = ours(folder, [text])[0]
+    seconds = os.times().children_user - start[1]
+    assert seconds < 10, f"{seconds:.1f} s"
+    assert line["ids"] == Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+
+
+@pytest.mark.parametrize("key, change, place", [
+    ("model", lambda m: m | {"type": "Unigram"}, "model.type: \"Unigram\" is not built yet"),
+    ("model", lambda m: m | {"byte_fallback": True}, "model.byte_fallback"),
+    ("model", lambda m: m | {"end_of_word_suffix": "</w>"}, "model.end_of_word_suffix"),
+    ("model", lambda m: m | {"merges": ["t h e"]}, "model.merges[0]"),
+    ("model", lambda m: m | {"merges": [["t", "nowhere"]]}, "model.merges[0]"),
+    ("model", lambda m: m | {"vocab": {"a": -1}}, "model.vocab.a"),
+    ("model", lambda m: m | {"vocab": {"a": 1 << 60}}, "model.vocab.a"),
+    ("normalizer", {"type": "Lowercase"}, "normalizer.type: \"Lowercase\" is not built yet; known: NFC"),
+    ("pre_tokenizer", {"type": "Metaspace"}, "pre_tokenizer.type: \"Metaspace\""),
+    ("pre_tokenizer", None, "only byte-level"),
+    ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated"}, r"\w is not supported"),
+    ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"[a&&b]"}, "behavior": "Isolated"}, "&&"),
+    ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"(a"}, "behavior": "Isolated"}, "pre_tokenizer.pattern"),
+    ("pre_tokenizer", {"type": "Split", "pattern": {"String": "a"}, "behavior": "MergedWithNext"},
+     "pre_tokenizer.behavior"),
+    ("post_processor", {"type": "BertProcessing"}, "post_processor.type: \"BertProcessing\""),
+    ("added_tokens", [{"id": 1}], "added_tokens[0]: has no \"content\""),
+])
+def test_unknown_kinds_are_refused(tmp_path, key, change, place):
+    folder = edited(tmp_path, **{key: change})
+    message = fail(1, folder, "--text", "x", "--tokenize")
+    assert "tokenizer.json" in message and place in message, message
+
+
+def test_broken_file(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE", ')
+    message = fail(1, tmp_path, "--text", "x", "--tokenize")
+    assert "tokenizer.json:byte 26: is not valid JSON" in message
+    (tmp_path / "tokenizer.json").unlink()
+    assert "No such file" in fail(3, tmp_path, "--text", "x", "--tokenize")

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "checkpoint.hpp"
+
+#include <moeroute/io/sha256.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <set>
+
+#include "json_view.hpp"
+
+namespace moeroute::capture {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string shape_text(std::vector<std::int64_t> const& shape) {
+  std::string text = "[";
+  for (auto const d : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(d);
+  return text + "]";
+}
+
+fs::path hugging_face_cache() {
+  auto const variable = [](char const* name) {
+    char const* value = std::getenv(name);
+    return value == nullptr ? fs::path() : fs::path(value);
+  };
+  if (auto const p = variable("HF_HUB_CACHE"); !p.empty()) return p;
+  if (auto const p = variable("HF_HOME"); !p.empty()) return p / "hub";
+  if (auto const p = variable("XDG_CACHE_HOME"); !p.empty()) return p / "huggingface" / "hub";
+  return variable("HOME") / ".cache" / "huggingface" / "hub";
+}
+
+}  // namespace
+
+checkpoint::checkpoint(fs::path const& folder) : folder_{folder} {
+  auto const index_path = folder / "model.safetensors.index.json";
+  if (fs::exists(folder / "model.safetensors") || !fs::exists(index_path)) {
+    files_.emplace_back(folder / "model.safetensors");
+    for (auto const& t : files_.front().tensors()) places_[t.name] = 0;
+    return;
+  }
+  auto const json = read_json(index_path);
+  auto const map = json_view(json, index_path.string()).at("weight_map");
+  if (!map.raw().is_object()) map.refuse("expected an object of tensor to file");
+  std::map<std::string, std::vector<std::string>> by_file;
+  for (auto const& [tensor, file] : map.raw().items()) {
+    auto const& name = json_view(file, map.file(), "weight_map." + tensor).string();
+    if (name.empty() || name.find('/') != std::string::npos || name == "..")
+      map.refuse("\"" + name + "\" is not a plain file name");
+    by_file[name].push_back(tensor);
+  }
+  if (by_file.empty()) map.refuse("names no file");
+  for (auto const& [name, tensors] : by_file) {
+    auto const& file = files_.emplace_back(folder / name);
+    for (auto const& tensor : tensors) {
+      (void)file.at(tensor);
+      places_[tensor] = files_.size() - 1;
+    }
+  }
+}
+
+tensor_view const& checkpoint::at(std::string const& name, std::vector<std::int64_t> const& shape) const {
+  auto const place = places_.find(name);
+  if (place == places_.end())
+    throw format_error(files_.size() == 1 ? files_.front().path() : (folder_ / "model.safetensors.index.json").string(),
+                       "tensor " + name, "is missing");
+  auto const& file = files_[place->second];
+  auto const& tensor = file.at(name);
+  if (tensor.type != dtype::f32 && tensor.type != dtype::bf16 && tensor.type != dtype::f16)
+    throw format_error(file.path(), "tensor " + name,
+                       "is " + std::string(dtype_name(tensor.type)) + ", expected F32, BF16 or F16");
+  if (!std::equal(tensor.shape.begin(), tensor.shape.end(), shape.begin(), shape.end()))
+    throw format_error(file.path(), "tensor " + name,
+                       "has shape " + shape_text({tensor.shape.begin(), tensor.shape.end()}) +
+                           ", config.json asks for " + shape_text(shape));
+  return tensor;
+}
+
+dtype checkpoint::main_type() const {
+  std::map<dtype, std::uint64_t> sizes;
+  for (auto const& file : files_)
+    for (auto const& t : file.tensors()) sizes[t.type] += t.data.size();
+  auto const most =
+      std::max_element(sizes.begin(), sizes.end(), [](auto const& a, auto const& b) { return a.second < b.second; });
+  return most == sizes.end() ? dtype::f32 : most->first;
+}
+
+std::uint64_t checkpoint::bytes() const {
+  std::uint64_t total = 0;
+  for (auto const& file : files_) total += file.file_bytes();
+  return total;
+}
+
+std::string checkpoint::sha256() const {
+  if (files_.size() == 1) return sha256_hex(mapped_file(files_.front().path()).bytes());
+  std::string digests;
+  for (auto const& file : files_) digests += sha256_hex(mapped_file(file.path()).bytes());
+  return sha256_hex(std::as_bytes(std::span<char const>(digests)));
+}
+
+fs::path find_model(std::string const& name) {
+  if (fs::is_directory(name)) return name;
+  bool const is_hub_name = std::count(name.begin(), name.end(), '/') == 1 && name.front() != '/' &&
+                           name.front() != '.' && name.back() != '/';
+  if (!is_hub_name) throw io_error(name, "no such model folder", ENOENT);
+  std::string folder = "models--" + name;
+  folder.replace(folder.find('/'), 1, "--");
+  auto const base = hugging_face_cache() / folder;
+  if (fs::exists(base / "refs" / "main")) {
+    auto revision = read_text(base / "refs" / "main");
+    revision.erase(
+        std::find_if(revision.begin(), revision.end(), [](char c) { return c == '\n' || c == '\r' || c == ' '; }),
+        revision.end());
+    if (!revision.empty() && revision.find('/') == std::string::npos && fs::is_directory(base / "snapshots" / revision))
+      return base / "snapshots" / revision;
+  }
+  throw io_error(name,
+                 "no such folder, and not in the Hugging Face cache (" + base.string() +
+                     "); downloading is not built yet: run `hf download " + name + "` first, or give a folder",
+                 ENOENT);
+}
+
+}  // namespace moeroute::capture

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOEROUTE_CAPTURE_CHECKPOINT_HPP
+#define MOEROUTE_CAPTURE_CHECKPOINT_HPP
+
+#include <moeroute/io/safetensors.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace moeroute::capture {
+
+/// The weights of a model folder: model.safetensors, or the files that model.safetensors.index.json names. All mapped,
+/// none read.
+class checkpoint {
+ public:
+  /// Throws io_error or format_error, also if the index names a tensor that its file does not hold.
+  explicit checkpoint(std::filesystem::path const& folder);
+
+  bool has(std::string const& name) const { return places_.contains(name); }
+
+  /// The tensor, checked: floating point, of this shape. Throws format_error naming file and tensor.
+  tensor_view const& at(std::string const& name, std::vector<std::int64_t> const& shape) const;
+
+  /// Element type that most bytes have.
+  dtype main_type() const;
+  std::uint64_t bytes() const;
+
+  /// SHA-256 of the file, or of the digests of all files in the order of their names. Reads everything once.
+  std::string sha256() const;
+
+ private:
+  std::filesystem::path folder_;
+  std::vector<safetensors_file> files_;
+  std::map<std::string, std::size_t> places_;  // tensor to file
+};
+
+/// A model named on the command line: a folder, or "owner/name" looked up in the local Hugging Face cache.
+/// Throws io_error or format_error that says where it was looked for and how to get it.
+std::filesystem::path find_model(std::string const& name);
+
+}  // namespace moeroute::capture
+
+#endif

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <moeroute/core/error.hpp>
+#include <moeroute/core/version.hpp>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "family.hpp"
+#include "model.hpp"
+#include "session.hpp"
+
+namespace {
+
+using namespace moeroute::capture;
+
+extern "C" void on_signal(int) { interrupted = true; }
+
+// The first Ctrl-C ends the capture after the batch at hand, the second at once.
+void install_signal_handlers() {
+  static_assert(std::atomic<bool>::is_always_lock_free);
+  struct ::sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+int complain(int code, std::string const& what) {
+  std::fprintf(stderr, "moeroute: %s\n", what.c_str());
+  return code;
+}
+
+int guarded(capture_options const& options, bool tokenize_only) {
+  try {
+    return tokenize_only ? tokenize(options) : capture(options);
+  } catch (usage_error const& e) {
+    return complain(2, e.what());
+  } catch (moeroute::argument_error const& e) {
+    return complain(2, e.what());
+  } catch (moeroute::io_error const& e) {
+    bool const full = e.error_number() == ENOSPC || e.error_number() == EDQUOT;
+    return complain(3,
+                    std::string(e.what()) + (full ? "; free some space and run the same command with --resume" : ""));
+  } catch (resource_error const& e) {
+    return complain(3, e.what());
+  } catch (std::bad_alloc const&) {
+    return complain(3, "out of memory; try a smaller --batch-tokens or --shard-tokens");
+  } catch (std::filesystem::filesystem_error const& e) {
+    return complain(3, e.path1().string() + ": " + e.code().message());
+  } catch (std::exception const& e) {
+    return complain(1, e.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  capture_options options;
+  bool list_families = false, tokenize_only = false;
+  std::vector<std::string> labels;
+
+  CLI::App app{"Runs a Mixture-of-Experts model over texts and records the routing of every token.",
+               "moeroute-capture"};
+  app.set_version_flag("--version", std::string("moeroute-capture ") + moeroute::version);
+  app.add_option("model", options.model, "Model folder, or owner/name in the local Hugging Face cache");
+  app.add_option("texts", options.inputs.files,
+                 ".jsonl: one document a line; other files: one document each; -: JSON lines on standard input");
+  app.add_option("-o,--out", options.out, "Folder of the trace");
+  app.add_option("--text", options.inputs.texts, "A text given here; may be repeated")
+      ->take_all()
+      ->allow_extra_args(false);
+  app.add_option("--text-field", options.inputs.text_field, "Field of a JSON line that holds the text")
+      ->capture_default_str();
+  app.add_option("--label-field", options.inputs.label_field, "Field of a JSON line that becomes the label \"label\"");
+  app.add_option("--label", labels, "key=value put on every document; may be repeated")
+      ->take_all()
+      ->allow_extra_args(false);
+  app.add_flag("--lines", options.inputs.lines, "Every line of a text file is a document");
+  app.add_option("--max-docs", options.inputs.max_documents, "Stop after this many documents")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--max-tokens", options.max_tokens,
+                 "Cut documents to this many tokens (default: what the model allows)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--shard-tokens", options.shard_tokens, "Tokens per shard")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--batch-tokens", options.batch_tokens, "Tokens per pass through the model")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--dtype", options.dtype, "auto (float32 on the CPU, as stored elsewhere), float32 or bfloat16")
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "Threads (default: all processors)")->check(CLI::PositiveNumber);
+  auto* resume = app.add_flag("--resume", options.resume, "Go on where an earlier run of the same command stopped");
+  app.add_flag("--overwrite", options.overwrite, "Replace the trace in the folder")->excludes(resume);
+  app.add_flag("--skip-empty", options.inputs.skip_empty, "Leave empty documents out");
+  app.add_flag("--replace-invalid-utf8", options.inputs.replace_invalid_utf8,
+               "Replace bytes that are not UTF-8 by U+FFFD");
+  app.add_flag("--fail-on-nonfinite", options.fail_on_nonfinite, "Stop if the model gives NaN or infinite values");
+  app.add_flag("--quiet", options.quiet, "Only errors and warnings");
+  app.add_flag("--plan", options.plan_only, "Print what it would need, and stop");
+  app.add_flag("--tokenize", tokenize_only, "Print ids and pieces of every document as JSON lines, and stop");
+  app.add_flag("--families", list_families, "Print the families of models that are built, and stop");
+  try {
+    app.parse(argc, argv);
+  } catch (CLI::Success const& e) {
+    return app.exit(e);
+  } catch (CLI::ParseError const& e) {
+    return complain(2, std::string(e.what()) + "; see moeroute-capture --help");
+  }
+  if (list_families) {
+    std::fputs(describe_families().c_str(), stdout);
+    return 0;
+  }
+  for (auto const& label : labels) {
+    auto const equals = label.find('=');
+    if (equals == 0 || equals == std::string::npos) return complain(2, "--label " + label + ": expected key=value");
+    options.inputs.labels.emplace_back(label.substr(0, equals), label.substr(equals + 1));
+  }
+  if (options.model.empty()) return complain(2, "no model given; see moeroute-capture --help");
+  bool const texts = !options.inputs.files.empty() || !options.inputs.texts.empty();
+  if (!texts && !options.plan_only) return complain(2, "no texts given; see moeroute-capture --help");
+  if (options.out.empty() && !options.plan_only && !tokenize_only)
+    return complain(2, "no folder for the trace given; use -o");
+  install_signal_handlers();
+  return guarded(options, tokenize_only);
+}

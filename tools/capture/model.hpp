@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOEROUTE_CAPTURE_MODEL_HPP
+#define MOEROUTE_CAPTURE_MODEL_HPP
+
+#include <moeroute/io/safetensors.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "checkpoint.hpp"
+#include "family.hpp"
+
+namespace moeroute::capture {
+
+/// Where and how the model runs. libtorch stays behind this header, so that only one source pays for it.
+struct execution {
+  std::string device;  ///< "cpu", "cuda:0"
+  dtype type = dtype::f32;
+  int threads = 1;
+};
+
+/// Resolves what the user asked for ("auto", "cpu", "cuda", "cuda:1"; "auto", "float32", "bfloat16").
+/// Throws argument_error if there is no such device or word.
+execution resolve_execution(std::string const& device, std::string const& type, int threads, dtype stored);
+
+/// Free and total bytes of an accelerator's memory; none for the CPU.
+std::optional<std::pair<std::uint64_t, std::uint64_t>> device_memory(execution const& where);
+
+/// Rows of next-token logits that are computed at once: enough for the matrix product, few enough for the cache.
+inline std::int64_t head_rows(model_spec const& spec) {
+  return std::max<std::int64_t>(512, (std::int64_t{1} << 22) / spec.vocabulary);
+}
+
+/// libtorch's version, for the manifest.
+std::string torch_version();
+
+struct layer_output {
+  std::vector<std::byte> logits;  ///< [T,E], of the execution's type
+  std::vector<std::int16_t> ids;  ///< [T,K] that the model used
+  std::vector<float> weights;     ///< [T,K] that the model used
+  std::uint64_t nonfinite = 0;    ///< logits that are NaN or infinite
+};
+
+struct batch_output {
+  std::vector<layer_output> layers;
+  std::vector<float> logprob;  ///< [T] nats of token t given those before it in its document; NaN for the first
+  std::vector<std::int32_t> predicted;  ///< [T] most probable next token
+  std::uint64_t nonfinite = 0;          ///< tokens whose next-token distribution is not finite
+};
+
+/// The decoder: weights of a checkpoint, mapped where type and device allow it, converted otherwise.
+class model {
+ public:
+  model(model_spec const& spec, checkpoint const& weights, execution const& where);
+  model(model&&) noexcept;
+  ~model();
+
+  /// Runs packed documents: offsets [D+1] cut `ids`, every document attends to itself only. Throws argument_error if an
+  /// id is outside the vocabulary, resource_error if memory runs out, std::runtime_error with libtorch's words
+  /// otherwise.
+  batch_output run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const;
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+/// The machine has too little memory for what was asked.
+class resource_error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace moeroute::capture
+
+#endif

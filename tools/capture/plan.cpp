@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plan.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <fstream>
+#include <sys/statvfs.h>
+
+#include "model.hpp"
+
+namespace moeroute::capture {
+namespace {
+
+std::string size_text(std::uint64_t bytes) {
+  constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < units.size()) value /= 1024, ++unit;
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+  return text.data();
+}
+
+std::optional<std::uint64_t> number_in(char const* path) {
+  std::ifstream file(path);
+  std::uint64_t n = 0;
+  return file >> n ? std::optional(n) : std::nullopt;
+}
+
+}  // namespace
+
+std::uint64_t activation_bytes(model_spec const& s, dtype type, std::uint64_t tokens) {
+  auto const u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
+  auto const element = static_cast<std::uint64_t>(dtype_bytes(type));
+  auto const k = u(s.router.top_k), attention = u(s.heads * s.head_width);
+  // Residual, norms in float32, q, k, v with their rotation and padding, and the slots of all chosen experts.
+  auto const per_token = 4 * 3 * u(s.hidden) +
+                         element * (4 * u(s.hidden) + 10 * attention + k * (4 * u(s.hidden) + 3 * u(s.expert_width)));
+  auto const recorded = u(s.layers) * (u(s.router.experts) * element + k * 14);
+  auto const rows = std::min(tokens, u(head_rows(s)));
+  return tokens * (per_token + 2 * recorded) + rows * u(s.vocabulary) * 12;
+}
+
+std::uint64_t trace_bytes_per_token(model_spec const& s, dtype type) {
+  auto const layer = s.router.experts * static_cast<std::int64_t>(dtype_bytes(type)) + s.router.top_k * 6;
+  return static_cast<std::uint64_t>(s.layers * layer) + 17;  // token, position, logprob, predicted, phase
+}
+
+std::optional<std::uint64_t> free_memory() {
+  std::optional<std::uint64_t> best;
+  std::ifstream info("/proc/meminfo");
+  for (std::string key, rest; info >> key && std::getline(info, rest);)
+    if (key == "MemAvailable:") best = std::stoull(rest) * 1024;
+  auto const limit = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current");
+  if (limit && used) {
+    // Cached files count as used there, though they give way.
+    std::uint64_t cached = 0;
+    std::ifstream stat("/sys/fs/cgroup/memory.stat");
+    for (std::string key, value; stat >> key >> value;)
+      if (key == "inactive_file" || key == "active_file") cached += std::stoull(value);
+    auto const busy = *used - std::min(*used, cached);
+    auto const left = *limit - std::min(*limit, busy);
+    best = best ? std::min(*best, left) : left;
+  }
+  return best;
+}
+
+std::optional<std::uint64_t> free_disk(std::filesystem::path path) {
+  path = std::filesystem::absolute(path);
+  while (!std::filesystem::exists(path) && path.has_relative_path()) path = path.parent_path();
+  struct ::statvfs info {};
+  if (::statvfs(path.c_str(), &info) != 0) return std::nullopt;
+  return static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
+}
+
+std::string capture_plan::text() const {
+  auto const free = [](std::optional<std::uint64_t> const& n) {
+    return n ? " (free: " + size_text(*n) + ")" : std::string();
+  };
+  std::string out = "plan: " + std::to_string(parameters) + " parameters, " + type + " on " + device + "\n";
+  out += "  weights      " + size_text(weights) + (mapped ? ", mapped from the file" : "") +
+         (on_host ? free(memory) : free(device_memory)) + "\n";
+  out += "  activations  " + size_text(activations) + " for batches of " + std::to_string(batch_tokens) + " tokens\n";
+  if (documents > 0) {
+    out += "  shard        " + size_text(shard) + " in host memory" + (on_host ? "" : free(memory)) + "\n";
+    out += "  input        " + std::to_string(documents) + " documents, " + std::to_string(tokens) + " tokens\n";
+    out += "  trace        " + size_text(trace) + free(disk) + "\n";
+  }
+  return out;
+}
+
+std::string capture_plan::obstacle() const {
+  auto const host = shard + (on_host ? weights + activations : 0);
+  if (memory && host > *memory)
+    return "needs " + size_text(host) + " of memory, " + size_text(*memory) +
+           " are free; try --dtype bfloat16, a smaller --batch-tokens or --shard-tokens";
+  if (!on_host && device_memory && weights + activations > *device_memory)
+    return "needs " + size_text(weights + activations) + " on " + device + ", " + size_text(*device_memory) +
+           " are free; try --dtype bfloat16 or a smaller --batch-tokens";
+  if (disk && trace > *disk)
+    return "the trace needs " + size_text(trace) + " of disk, " + size_text(*disk) +
+           " are free; use --max-docs or another folder";
+  return {};
+}
+
+}  // namespace moeroute::capture

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOEROUTE_CAPTURE_PLAN_HPP
+#define MOEROUTE_CAPTURE_PLAN_HPP
+
+#include <moeroute/io/safetensors.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "family.hpp"
+
+namespace moeroute::capture {
+
+/// What a capture will need, known before it begins. All in bytes unless said otherwise.
+struct capture_plan {
+  std::uint64_t parameters = 0, weights = 0, activations = 0, shard = 0, trace = 0;
+  std::uint64_t documents = 0, tokens = 0, batch_tokens = 0;
+  bool on_host = true;  ///< weights and activations are in host memory
+  bool mapped = false;  ///< weights are used where the file is mapped, without a copy
+  std::string device, type;
+  std::optional<std::uint64_t> memory, device_memory, disk;  ///< free
+
+  std::string text() const;
+  /// What does not fit, with what to do about it; empty if all fits.
+  std::string obstacle() const;
+};
+
+/// Bytes of activations of a batch: what the decoder holds at its widest place, with a margin.
+std::uint64_t activation_bytes(model_spec const& spec, dtype type, std::uint64_t tokens);
+
+/// Bytes that one token takes in a trace, without the documents' text.
+std::uint64_t trace_bytes_per_token(model_spec const& spec, dtype type);
+
+/// Memory this process may still use: what the machine has free, or its control group allows.
+std::optional<std::uint64_t> free_memory();
+
+/// Free bytes of the file system that `path`, or its nearest existing parent, is on.
+std::optional<std::uint64_t> free_disk(std::filesystem::path path);
+
+}  // namespace moeroute::capture
+
+#endif

@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "session.hpp"
+
+#include <moeroute/core/error.hpp>
+#include <moeroute/core/version.hpp>
+#include <moeroute/io/sha256.hpp>
+#include <moeroute/io/trace.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <fcntl.h>
+#include <span>
+#include <string_view>
+#include <sys/file.h>
+#include <thread>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include "checkpoint.hpp"
+#include "family.hpp"
+#include "json_view.hpp"
+#include "model.hpp"
+#include "plan.hpp"
+#include "progress.hpp"
+#include "tokenizer.hpp"
+
+namespace moeroute::capture {
+
+std::atomic<bool> interrupted{false};
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A document as the model sees it. The text itself is not kept.
+struct tokenized {
+  std::string id, source;
+  std::map<std::string, std::string> labels;
+  std::vector<std::int32_t> ids;
+};
+
+struct tokenized_inputs {
+  std::vector<tokenized> documents;
+  std::uint64_t tokens = 0, truncated = 0, text_bytes = 0;
+  std::string sha256;
+};
+
+tokenized_inputs read_inputs(capture_options const& options, tokenizer const& words, fs::path const& folder,
+                             model_spec const& spec) {
+  auto const longest = options.max_tokens != 0 ? options.max_tokens : static_cast<std::uint64_t>(spec.max_positions);
+  tokenized_inputs out;
+  moeroute::sha256 hash;
+  auto const add_text = [&hash](std::string const& text) {
+    // With its length, so that no two lists of texts can run together to the same bytes.
+    std::string const framed = std::to_string(text.size()) + ':' + text;
+    hash.update(std::as_bytes(std::span<char const>(framed)));
+  };
+  read_documents(options.inputs, [&](document&& d) {
+    tokenized t{std::move(d.id), std::move(d.source), std::move(d.labels), words.encode(d.text)};
+    if (t.ids.empty()) {
+      if (options.inputs.skip_empty) return;
+      auto const colon = d.place.rfind(':');
+      throw format_error(d.place.substr(0, colon), d.place.substr(colon + 1),
+                         "the document has no tokens; remove it or use --skip-empty");
+    }
+    auto const largest = *std::max_element(t.ids.begin(), t.ids.end());
+    if (largest >= spec.vocabulary)
+      throw format_error((folder / "tokenizer.json").string(), "id " + std::to_string(largest),
+                         "is outside the model's vocab_size of " + std::to_string(spec.vocabulary) +
+                             "; tokenizer and model do not belong together");
+    if (t.ids.size() > longest) {
+      t.ids.resize(static_cast<std::size_t>(longest));
+      ++out.truncated;
+    }
+    add_text(t.id);
+    add_text(t.source);
+    for (auto const& [key, value] : t.labels) add_text(key), add_text(value);
+    add_text("");
+    hash.update(std::as_bytes(std::span<std::int32_t const>(t.ids)));
+    out.tokens += t.ids.size();
+    out.text_bytes += d.text.size() + t.id.size() + t.source.size();
+    for (auto const& [key, value] : t.labels) out.text_bytes += key.size() + value.size();
+    out.documents.push_back(std::move(t));
+  });
+  out.sha256 = hash.hex();
+  return out;
+}
+
+/// Documents [first, last) that go into one shard, or into one batch.
+using range = std::pair<std::size_t, std::size_t>;
+
+/// Consecutive documents, as many as `limit` tokens hold, at least one.
+std::vector<range> cut(std::vector<tokenized> const& documents, range whole, std::uint64_t limit) {
+  std::vector<range> out;
+  std::uint64_t tokens = 0;
+  for (auto d = whole.first; d < whole.second; ++d) {
+    auto const size = documents[d].ids.size();
+    if (out.empty() || tokens + size > limit) {
+      out.push_back({d, d});
+      tokens = 0;
+    }
+    out.back().second = d + 1;
+    tokens += size;
+  }
+  return out;
+}
+
+/// The folder of a trace that is being written. One process at a time.
+class output_folder {
+ public:
+  output_folder(fs::path folder, bool resume, bool overwrite) : folder_{std::move(folder)} {
+    std::error_code error;
+    if (fs::exists(folder_) && !fs::is_directory(folder_))
+      throw io_error(folder_.string(), "cannot write a trace", ENOTDIR);
+    fs::create_directories(folder_, error);
+    if (error) throw io_error(folder_.string(), "cannot create", error.value());
+    lock_ = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock_ < 0) throw io_error(folder_.string(), "cannot open", errno);
+    try {
+      if (::flock(lock_, LOCK_EX | LOCK_NB) != 0)
+        throw io_error(folder_.string(), "another capture is writing here", errno);
+      inspect(resume, overwrite);
+    } catch (...) {
+      ::close(lock_);
+      throw;
+    }
+  }
+  output_folder(output_folder const&) = delete;
+  output_folder& operator=(output_folder const&) = delete;
+  ~output_folder() { ::close(lock_); }
+
+  fs::path const& path() const { return folder_; }
+  fs::path partial() const { return folder_ / "manifest.partial.json"; }
+  bool finished() const { return fs::exists(folder_ / "manifest.json"); }
+
+  /// Removes what earlier captures left, but for these shards; the manifest first, so that no half of a trace reads as
+  /// whole.
+  void clear(std::vector<trace_shard_info> const& keep) const {
+    fs::remove(folder_ / "manifest.json");
+    std::vector<fs::path> unwanted;
+    for (auto const& entry : fs::directory_iterator(folder_)) {
+      auto const name = entry.path().filename();
+      bool const kept = std::any_of(keep.begin(), keep.end(),
+                                    [&](auto const& s) { return name == s.file || name == s.documents_file; });
+      if (is_ours(name) && !kept && (keep.empty() || entry.path() != partial())) unwanted.push_back(entry.path());
+    }
+    for (auto const& path : unwanted) fs::remove(path);
+  }
+
+ private:
+  static bool is_ours(fs::path const& path) {
+    auto name = path.filename().string();
+    if (name.ends_with(".tmp")) name.resize(name.size() - 4);
+    return name == "manifest.json" || name == "manifest.partial.json" ||
+           (name.starts_with("shard-") && name.ends_with(".safetensors")) ||
+           (name.starts_with("documents-") && name.ends_with(".jsonl"));
+  }
+
+  void inspect(bool resume, bool overwrite) const {
+    bool any = false;
+    for (auto const& entry : fs::directory_iterator(folder_)) {
+      any = true;
+      if ((resume || overwrite) && !is_ours(entry.path()))
+        throw usage_error(folder_.string() + ": holds " + entry.path().filename().string() +
+                          ", which is no part of a trace; choose another folder");
+    }
+    if (any && !resume && !overwrite)
+      throw usage_error(folder_.string() +
+                        ": is not empty; use --resume to finish a trace, --overwrite to replace it, or another folder");
+  }
+
+  fs::path folder_;
+  int lock_ = -1;
+};
+
+std::string file_sha256(fs::path const& path) { return sha256_hex(mapped_file(path).bytes()); }
+
+trace_manifest empty_manifest(capture_options const& options, fs::path const& folder, model_spec const& spec,
+                              checkpoint const& weights, execution const& where, tokenized_inputs const& inputs) {
+  trace_manifest m;
+  m.tool = std::string("moeroute-capture ") + version;
+  auto const base = fs::weakly_canonical(folder).filename().string();
+  m.model = {{"name", fs::is_directory(options.model) ? base : options.model},
+             {"model_type", spec.kind->model_type},
+             {"parameters", parameters(spec)},
+             {"dtype", dtype_name(weights.main_type())},
+             {"config_sha256", file_sha256(folder / "config.json")},
+             {"weights_sha256", weights.sha256()},
+             {"tokenizer_sha256", file_sha256(folder / "tokenizer.json")}};
+  m.run = {{"device", where.device},
+           {"dtype", dtype_name(where.type)},
+           {"attention", "scaled_dot_product"},
+           {"libtorch", torch_version()},
+           {"threads", where.threads},
+           {"batch_tokens", options.batch_tokens},
+           {"shard_tokens", options.shard_tokens},
+           {"inputs_sha256", inputs.sha256},
+           {"documents_truncated", inputs.truncated},
+           {"nonfinite",
+            {{"router_logits", std::vector<std::uint64_t>(static_cast<std::size_t>(spec.layers))}, {"next_token", 0}}}};
+  m.tensors = {{"logits", dtype_name(where.type)}, {"weights", "F32"}, {"ids", "I16"}};
+  for (std::int64_t l = 0; l < spec.layers; ++l) m.layers.push_back({l, spec.router});
+  return m;
+}
+
+/// The manifest of an unfinished trace, if it belongs to this very capture. Throws otherwise.
+trace_manifest resumed(output_folder const& out, fs::path const& file, trace_manifest const& fresh) {
+  auto m = manifest_from_json(detail::parse_json(read_text(file), file.string()), file.string());
+  auto const compare = [&](char const* section, nlohmann::ordered_json const& was, nlohmann::ordered_json const& is) {
+    for (auto const& [key, value] : is.items())
+      if (key != "nonfinite" && (!was.contains(key) || was[key] != value))
+        throw format_error(file.string(), std::string(section) + '.' + key,
+                           "was " + (was.contains(key) ? was[key].dump() : "absent") + ", is " + value.dump() +
+                               " now; resume with the same model, texts and options, or use --overwrite");
+  };
+  if (m.tool != fresh.tool) throw format_error(file.string(), "tool", "was " + m.tool + "; use --overwrite");
+  compare("model", m.model, fresh.model);
+  compare("run", m.run, fresh.run);
+  compare("tensors", m.tensors, fresh.tensors);
+  for (auto const& s : m.shards)
+    for (auto const& [name, bytes] : {std::pair(s.file, s.bytes), std::pair(s.documents_file, s.documents_bytes)}) {
+      std::error_code error;
+      if (auto const found = fs::file_size(out.path() / name, error); error || found != bytes)
+        throw format_error((out.path() / name).string(), std::uint64_t{0},
+                           "is not what " + file.filename().string() + " says of it; use --overwrite");
+    }
+  return m;
+}
+
+/// One shard's worth of output, batch by batch.
+class shard_builder {
+ public:
+  shard_builder(model_spec const& spec, dtype type)
+      : spec_{spec}, type_{type}, layers_(static_cast<std::size_t>(spec.layers)) {}
+
+  void add(std::vector<tokenized> const& documents, range batch, batch_output const& result) {
+    for (auto d = batch.first; d < batch.second; ++d) {
+      columns_.offsets.push_back(static_cast<std::int64_t>(columns_.token_ids.size()));
+      columns_.document.push_back(static_cast<std::int64_t>(d));
+      auto const& ids = documents[d].ids;
+      columns_.token_ids.insert(columns_.token_ids.end(), ids.begin(), ids.end());
+      for (std::size_t p = 0; p < ids.size(); ++p) columns_.position.push_back(static_cast<std::int32_t>(p));
+    }
+    columns_.logprob.insert(columns_.logprob.end(), result.logprob.begin(), result.logprob.end());
+    columns_.predicted.insert(columns_.predicted.end(), result.predicted.begin(), result.predicted.end());
+    columns_.phase.resize(columns_.token_ids.size(), 0);
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      auto const& from = result.layers[l];
+      layers_[l].logits.insert(layers_[l].logits.end(), from.logits.begin(), from.logits.end());
+      layers_[l].ids.insert(layers_[l].ids.end(), from.ids.begin(), from.ids.end());
+      layers_[l].weights.insert(layers_[l].weights.end(), from.weights.begin(), from.weights.end());
+      layers_[l].nonfinite += from.nonfinite;
+    }
+    nonfinite_ += result.nonfinite;
+  }
+
+  /// Writes the shard and adds it to the manifest.
+  void write(fs::path const& folder, std::vector<tokenized> const& documents, tokenizer const& words,
+             trace_manifest& manifest) {
+    auto const tokens = static_cast<index_t>(columns_.token_ids.size());
+    columns_.offsets.push_back(tokens);
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      auto const& layer = layers_[l];
+      columns_.layers.push_back(
+          {static_cast<index_t>(l),
+           {"", type_, {tokens, spec_.router.experts}, layer.logits},
+           make_tensor("", {tokens, spec_.router.top_k}, std::span<std::int16_t const>(layer.ids)),
+           make_tensor("", {tokens, spec_.router.top_k}, std::span<float const>(layer.weights))});
+    }
+    std::vector<trace_document> lines;
+    for (std::size_t i = 0; i < columns_.document.size(); ++i) {
+      auto const d = columns_.document[i];
+      auto const& from = documents[static_cast<std::size_t>(d)];
+      trace_document line{d, from.id, from.labels, from.source, from.ids.size(), loss(i), {}};
+      for (auto const id : from.ids) line.pieces.push_back(words.piece(id));
+      lines.push_back(std::move(line));
+    }
+    auto const info = write_trace_shard(folder, manifest.shards.size(), columns_, lines);
+    manifest.documents += info.documents;
+    manifest.tokens += info.tokens;
+    manifest.shards.push_back(info);
+    auto& counts = manifest.run["nonfinite"];
+    for (std::size_t l = 0; l < layers_.size(); ++l)
+      counts["router_logits"][l] = counts["router_logits"][l].get<std::uint64_t>() + layers_[l].nonfinite;
+    counts["next_token"] = counts["next_token"].get<std::uint64_t>() + nonfinite_;
+  }
+
+ private:
+  // Mean nats per predicted token; NaN for a document of one token, which predicts nothing.
+  double loss(std::size_t i) const {
+    auto const begin = static_cast<std::size_t>(columns_.offsets[i]),
+               end = static_cast<std::size_t>(columns_.offsets[i + 1]);
+    double sum = 0;
+    for (auto t = begin + 1; t < end; ++t) sum -= static_cast<double>(columns_.logprob[t]);
+    return end - begin > 1 ? sum / static_cast<double>(end - begin - 1) : std::numeric_limits<double>::quiet_NaN();
+  }
+
+  model_spec const& spec_;
+  dtype type_;
+  trace_shard_data columns_;
+  std::vector<layer_output> layers_;
+  std::uint64_t nonfinite_ = 0;
+};
+
+std::uint64_t nonfinite_count(trace_manifest const& m) {
+  std::uint64_t n = m.run["nonfinite"]["next_token"].get<std::uint64_t>();
+  for (auto const& layer : m.run["nonfinite"]["router_logits"]) n += layer.get<std::uint64_t>();
+  return n;
+}
+
+void warn(std::string const& text) { std::fprintf(stderr, "moeroute: warning: %s\n", text.c_str()); }
+
+int processors(int asked) {
+  return asked > 0 ? asked : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+bool has_inputs(capture_options const& options) {
+  return !options.inputs.files.empty() || !options.inputs.texts.empty();
+}
+
+capture_plan make_plan(capture_options const& options, model_spec const& spec, checkpoint const* weights,
+                       execution const& where, tokenized_inputs const& inputs) {
+  capture_plan plan;
+  plan.parameters = parameters(spec);
+  plan.device = where.device;
+  plan.type = dtype_name(where.type);
+  plan.on_host = where.device == "cpu";
+  plan.mapped = weights != nullptr && plan.on_host && weights->main_type() == where.type;
+  plan.weights = plan.mapped ? weights->bytes() : plan.parameters * dtype_bytes(where.type);
+  plan.documents = inputs.documents.size();
+  plan.tokens = inputs.tokens;
+  std::uint64_t longest = 0;
+  for (auto const& d : inputs.documents) longest = std::max<std::uint64_t>(longest, d.ids.size());
+  plan.batch_tokens =
+      std::max(longest, inputs.tokens == 0 ? options.batch_tokens : std::min(options.batch_tokens, inputs.tokens));
+  plan.activations = activation_bytes(spec, where.type, plan.batch_tokens);
+  auto const per_token = trace_bytes_per_token(spec, where.type);
+  // Pieces repeat the text with quotes and commas; then ids, labels and field names.
+  auto const lines = inputs.text_bytes * 3 / 2 + inputs.tokens * 4 + plan.documents * 160;
+  plan.trace = inputs.tokens * per_token + lines + (1u << 20);
+  plan.shard = std::min(inputs.tokens, std::max(longest, options.shard_tokens)) * per_token + inputs.text_bytes;
+  plan.memory = free_memory();
+  if (auto const device = device_memory(where)) plan.device_memory = device->first;
+  if (!options.out.empty()) plan.disk = free_disk(options.out);
+  return plan;
+}
+
+int finish(output_folder const& out, trace_manifest& manifest, capture_options const& options) {
+  manifest.complete = true;
+  write_trace_manifest(out.path(), manifest);
+  fs::remove(out.partial());
+  if (auto const n = nonfinite_count(manifest); n > 0)
+    warn(out.path().string() + ": the model gave " + std::to_string(n) +
+         " values that are NaN or infinite; counts are in manifest.json under run.nonfinite");
+  if (!options.quiet)
+    std::fprintf(stderr, "%s: %llu documents, %llu tokens, %zu shards\n", out.path().c_str(),
+                 static_cast<unsigned long long>(manifest.documents), static_cast<unsigned long long>(manifest.tokens),
+                 manifest.shards.size());
+  return 0;
+}
+
+}  // namespace
+
+int capture(capture_options const& options) {
+  auto const folder = find_model(options.model);
+  auto const spec = read_config(folder);
+  if (options.max_tokens > static_cast<std::uint64_t>(spec.max_positions))
+    throw usage_error("--max-tokens " + std::to_string(options.max_tokens) +
+                      ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
+  tokenizer words;
+  tokenized_inputs inputs;
+  if (has_inputs(options)) {
+    words = tokenizer::load(folder);
+    inputs = read_inputs(options, words, folder, spec);
+  }
+  bool const has_weights =
+      fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
+  if (options.plan_only && !has_weights) {
+    auto const stored = spec.stored_dtype == "bfloat16"  ? dtype::bf16
+                        : spec.stored_dtype == "float16" ? dtype::f16
+                                                         : dtype::f32;
+    auto const where = resolve_execution(options.device, options.dtype, processors(options.threads), stored);
+    auto const plan = make_plan(options, spec, nullptr, where, inputs);
+    std::fputs(plan.text().c_str(), stdout);
+    if (auto const obstacle = plan.obstacle(); !obstacle.empty()) throw resource_error(options.model + ": " + obstacle);
+    return 0;
+  }
+  checkpoint const weights(folder);
+  auto const where = resolve_execution(options.device, options.dtype, processors(options.threads), weights.main_type());
+  auto const plan = make_plan(options, spec, &weights, where, inputs);
+  if (options.plan_only || !options.quiet) std::fputs(plan.text().c_str(), options.plan_only ? stdout : stderr);
+  if (inputs.truncated > 0)
+    warn(std::to_string(inputs.truncated) + " documents were cut to the longest that is allowed");
+  if (auto const obstacle = plan.obstacle(); !obstacle.empty()) throw resource_error(options.model + ": " + obstacle);
+  if (options.plan_only) return 0;
+  if (inputs.documents.empty()) throw usage_error("no documents in the texts that were given");
+
+  output_folder const out(options.out, options.resume, options.overwrite);
+  auto manifest = empty_manifest(options, folder, spec, weights, where, inputs);
+  if (options.resume && out.finished()) {
+    manifest = resumed(out, out.path() / "manifest.json", manifest);
+    fs::remove(out.partial());
+    if (!options.quiet) std::fprintf(stderr, "%s: is complete already\n", out.path().c_str());
+    return 0;
+  }
+  if (options.resume && fs::exists(out.partial())) manifest = resumed(out, out.partial(), manifest);
+  out.clear(manifest.shards);
+
+  auto const shards = cut(inputs.documents, {0, inputs.documents.size()}, options.shard_tokens);
+  if (manifest.shards.size() > shards.size())
+    throw format_error(out.partial().string(), "shards", "are more than the texts give; use --overwrite");
+  model const decoder(spec, weights, where);
+  auto const save = [&] { write_file(out.partial(), to_json(manifest).dump(2) + "\n"); };
+  if (manifest.shards.empty()) save();
+  progress bar(inputs.tokens, manifest.tokens, !options.quiet);
+  std::uint64_t done = manifest.tokens;
+  for (auto s = manifest.shards.size(); s < shards.size(); ++s) {
+    shard_builder shard(spec, where.type);
+    for (auto const& batch : cut(inputs.documents, shards[s], options.batch_tokens)) {
+      if (interrupted) {
+        bar.clear();
+        std::fprintf(stderr, "moeroute: %s: interrupted after %llu of %zu documents; continue with --resume\n",
+                     out.path().c_str(), static_cast<unsigned long long>(manifest.documents), inputs.documents.size());
+        return 130;
+      }
+      std::vector<std::int32_t> ids;
+      std::vector<std::int64_t> offsets{0};
+      for (auto d = batch.first; d < batch.second; ++d) {
+        ids.insert(ids.end(), inputs.documents[d].ids.begin(), inputs.documents[d].ids.end());
+        offsets.push_back(static_cast<std::int64_t>(ids.size()));
+      }
+      shard.add(inputs.documents, batch, decoder.run(ids, offsets));
+      done += ids.size();
+      bar.show(done);
+    }
+    shard.write(out.path(), inputs.documents, words, manifest);
+    if (options.fail_on_nonfinite && nonfinite_count(manifest) > 0)
+      throw format_error(options.model, "run",
+                         "the model gave NaN or infinite values, and --fail-on-nonfinite was asked for");
+    save();
+  }
+  bar.clear();
+  return finish(out, manifest, options);
+}
+
+int tokenize(capture_options const& options) {
+  auto const words = tokenizer::load(find_model(options.model));
+  read_documents(options.inputs, [&](document&& d) {
+    auto const ids = words.encode(d.text);
+    nlohmann::ordered_json line{{"id", d.id}, {"ids", ids}, {"pieces", nlohmann::ordered_json::array()}};
+    for (auto const id : ids) line["pieces"].push_back(words.piece(id));
+    std::puts(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+  });
+  if (std::fflush(stdout) != 0) throw io_error("standard output", "cannot write", errno);
+  return 0;
+}
+
+}  // namespace moeroute::capture

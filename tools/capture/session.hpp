@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOEROUTE_CAPTURE_SESSION_HPP
+#define MOEROUTE_CAPTURE_SESSION_HPP
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "inputs.hpp"
+
+namespace moeroute::capture {
+
+/// Everything the command line says.
+struct capture_options {
+  std::string model;
+  input_options inputs;
+  std::filesystem::path out;
+  std::string device = "auto", dtype = "auto";
+  int threads = 0;               ///< 0: all processors
+  std::uint64_t max_tokens = 0;  ///< per document; 0: what the model allows
+  std::uint64_t batch_tokens = 4096;
+  std::uint64_t shard_tokens = 65536;
+  bool resume = false, overwrite = false, quiet = false, plan_only = false, fail_on_nonfinite = false;
+};
+
+/// Set by the signal handler; the session stops after the batch at hand.
+extern std::atomic<bool> interrupted;
+
+/// Wrong use of the program rather than wrong data.
+class usage_error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Runs the model over the documents and writes the trace, or prints the plan. Returns the exit code.
+///
+/// Killed at any moment it leaves a folder that does not read as a finished trace and that `resume` completes to the
+/// same bytes: shards appear whole, manifest.partial.json names those that are done, manifest.json comes last.
+int capture(capture_options const& options);
+
+/// Prints the ids and pieces of every document as JSON lines.
+int tokenize(capture_options const& options);
+
+}  // namespace moeroute::capture
+
+#endif
