@@ -231,7 +231,7 @@ def test_usage(trace, tmp_path):
     assert run("--version").stdout.startswith("moeroute 0.")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    one_line(run("analyze", trace, "-o", tmp_path / "mine"), 1, "not empty")
+    one_line(run("analyze", trace, "-o", tmp_path / "mine"), 2, "not empty")
 
 
 def test_full_disk(trace, tmp_path):

@@ -119,6 +119,8 @@ int main(int argc, char** argv) {
     return complain(system_refused, e.what());
   } catch (std::filesystem::filesystem_error const& e) {
     return complain(system_refused, e.what());
+  } catch (moeroute::argument_error const& e) {
+    return complain(bad_usage, e.what());  // what is wrong with data comes as format_error
   } catch (std::bad_alloc const&) {
     return complain(system_refused, "out of memory");
   } catch (std::exception const& e) {
