@@ -97,6 +97,19 @@ def test_hugging_face_cache(tiny, tmp_path):
     assert "downloading is not built yet" in message and "models--owner--other" in message
 
 
+def test_tokenizer_of_another_folder(tiny, tmp_path):
+    """Checkpoints of one training run share a tokenizer; theirs need not lie beside each."""
+    folder = copied(tiny, tmp_path / "step")
+    (folder / "tokenizer.json").unlink()
+    args = [folder, "--text", "the routing", *ONE]
+    assert "step/tokenizer.json: cannot open" in fail(3, *args, "-o", tmp_path / "t")
+    succeed(*args, "-o", tmp_path / "t", "--tokenizer", tiny)
+    succeed(tiny, *args[1:], "-o", tmp_path / "u")
+    shard = "shard-00000.safetensors"
+    assert (tmp_path / "t" / shard).read_bytes() == (tmp_path / "u" / shard).read_bytes()
+    assert Trace(tmp_path / "t").manifest["model"]["tokenizer_sha256"] == Trace(tmp_path / "u").manifest["model"]["tokenizer_sha256"]
+
+
 def test_families_help_and_version():
     assert "olmoe" in succeed("--families").stdout
     assert "--resume" in succeed("--help").stdout

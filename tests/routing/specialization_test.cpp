@@ -58,6 +58,7 @@ corpus simulate(index_t layers, index_t experts, index_t label_count, index_t do
   return c;
 }
 auto const no_effect = [](index_t, index_t, index_t) { return 1.0; };
+auto const uneven_without_effect = [](index_t, index_t, index_t e) { return 1.0 + static_cast<double>(e); };
 
 specialization_options quick(index_t replicates, index_t permutations, int threads = 1) {
   specialization_options o;
@@ -268,10 +269,11 @@ TEST_CASE("specialization: extremes") {
 namespace {
 
 // Documents with strong habits and no label effect: how often something is found at 5 %.
-void check_null(int runs, bool paired, std::uint64_t seed) {
+template <class Pull>
+void check_null(int runs, bool paired, std::uint64_t seed, Pull const& pull, bool balanced) {
   int family = 0, information = 0, difference = 0;
   for (int i = 0; i < runs; ++i) {
-    auto const c = simulate(1, 6, 2, 40, paired, seed + static_cast<std::uint64_t>(i), no_effect);
+    auto const c = simulate(1, 6, 2, 40, paired, seed + static_cast<std::uint64_t>(i), pull);
     auto options = quick(0, 199);
     options.seed = static_cast<std::uint64_t>(i) + 1;
     auto const r = specialization(c.views(), c.labels, c.blocks, 2, options);
@@ -285,19 +287,24 @@ void check_null(int runs, bool paired, std::uint64_t seed) {
                                         << information << ", difference " << difference);
   CHECK(std::abs(static_cast<double>(family) / runs - 0.05) < slack);
   CHECK(std::abs(static_cast<double>(information) / runs - 0.05) < slack);
-  CHECK(std::abs(static_cast<double>(difference) / runs - 0.05) < slack + 0.015);  // a jackknife t is not exact
+  // A jackknife t is not exact. Where routing is exactly balanced entropy is at its maximum, does not move to first
+  // order, and the test is cautious.
+  CHECK(static_cast<double>(difference) / runs < 0.05 + slack + 0.015);
+  if (!balanced) CHECK(static_cast<double>(difference) / runs > 0.05 - slack - 0.015);
 }
 
 }  // namespace
 
 TEST_CASE("specialization: dependent tokens without a label effect are rejected as often as the level says (quick)") {
-  check_null(150, false, 1000);
-  check_null(150, true, 2000);
+  check_null(150, false, 1000, no_effect, true);
+  check_null(150, true, 2000, uneven_without_effect, false);
 }
 
 TEST_CASE("specialization: calibration of tests" * doctest::test_suite("slow")) {
-  check_null(3000, false, 10000);
-  check_null(3000, true, 20000);
+  check_null(3000, false, 10000, no_effect, true);
+  check_null(3000, true, 20000, no_effect, true);
+  check_null(3000, false, 30000, uneven_without_effect, false);
+  check_null(3000, true, 40000, uneven_without_effect, false);
 }
 
 TEST_CASE("specialization: coverage of the intervals" * doctest::test_suite("slow")) {
@@ -316,8 +323,9 @@ TEST_CASE("specialization: coverage of the intervals" * doctest::test_suite("slo
     lift += l.lift_lower(1, 0) <= truth.layers[0].lift(1, 0) && truth.layers[0].lift(1, 0) <= l.lift_upper(1, 0);
   }
   INFO("covered of " << runs << ": share " << share << ", lift " << lift);
-  CHECK(share > 0.92 * runs);
-  CHECK(share < 0.975 * runs);
-  CHECK(lift > 0.92 * runs);
-  CHECK(lift < 0.975 * runs);
+  CHECK(share > 0.93 * runs);
+  CHECK(share < 0.97 * runs);
+  // Wider than need be: replicates also vary how many documents a label has, which the pooled rate sees.
+  CHECK(lift > 0.93 * runs);
+  CHECK(lift < 0.99 * runs);
 }

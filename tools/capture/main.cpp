@@ -71,6 +71,7 @@ int main(int argc, char** argv) {
   app.add_option("model", options.model, "Model folder, or owner/name in the local Hugging Face cache");
   app.add_option("texts", options.inputs.files,
                  ".jsonl: one document a line; other files: one document each; -: JSON lines on standard input");
+  app.add_option("--tokenizer", options.tokenizer, "Folder of tokenizer.json, if it is not the model's");
   app.add_option("-o,--out", options.out, "Folder of the trace");
   app.add_option("--text", options.inputs.texts, "A text given here; may be repeated")
       ->take_all()

@@ -177,8 +177,9 @@ class output_folder {
 
 std::string file_sha256(fs::path const& path) { return sha256_hex(mapped_file(path).bytes()); }
 
-trace_manifest empty_manifest(capture_options const& options, fs::path const& folder, model_spec const& spec,
-                              checkpoint const& weights, execution const& where, tokenized_inputs const& inputs) {
+trace_manifest empty_manifest(capture_options const& options, fs::path const& folder, fs::path const& words_folder,
+                              model_spec const& spec, checkpoint const& weights, execution const& where,
+                              tokenized_inputs const& inputs) {
   trace_manifest m;
   m.tool = std::string("moeroute-capture ") + version;
   auto const base = fs::weakly_canonical(folder).filename().string();
@@ -188,7 +189,7 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
              {"dtype", dtype_name(weights.main_type())},
              {"config_sha256", file_sha256(folder / "config.json")},
              {"weights_sha256", weights.sha256()},
-             {"tokenizer_sha256", file_sha256(folder / "tokenizer.json")}};
+             {"tokenizer_sha256", file_sha256(words_folder / "tokenizer.json")}};
   m.run = {{"device", where.device},
            {"dtype", dtype_name(where.type)},
            {"attention", "scaled_dot_product"},
@@ -371,9 +372,10 @@ int capture(capture_options const& options) {
                       ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
   tokenizer words;
   tokenized_inputs inputs;
+  auto const words_folder = options.tokenizer.empty() ? folder : fs::path(options.tokenizer);
   if (has_inputs(options)) {
-    words = tokenizer::load(folder);
-    inputs = read_inputs(options, words, folder, spec);
+    words = tokenizer::load(words_folder);
+    inputs = read_inputs(options, words, words_folder, spec);
   }
   bool const has_weights =
       fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
@@ -398,7 +400,7 @@ int capture(capture_options const& options) {
   if (inputs.documents.empty()) throw usage_error("no documents in the texts that were given");
 
   output_folder const out(options.out, options.resume, options.overwrite);
-  auto manifest = empty_manifest(options, folder, spec, weights, where, inputs);
+  auto manifest = empty_manifest(options, folder, words_folder, spec, weights, where, inputs);
   if (options.resume && out.finished()) {
     manifest = resumed(out, out.path() / "manifest.json", manifest);
     fs::remove(out.partial());
@@ -446,7 +448,8 @@ int capture(capture_options const& options) {
 }
 
 int tokenize(capture_options const& options) {
-  auto const words = tokenizer::load(find_model(options.model));
+  auto const words =
+      tokenizer::load(options.tokenizer.empty() ? find_model(options.model) : fs::path(options.tokenizer));
   read_documents(options.inputs, [&](document&& d) {
     auto const ids = words.encode(d.text);
     nlohmann::ordered_json line{{"id", d.id}, {"ids", ids}, {"pieces", nlohmann::ordered_json::array()}};

@@ -14,6 +14,7 @@ namespace moeroute::capture {
 /// Everything the command line says.
 struct capture_options {
   std::string model;
+  std::string tokenizer;  ///< folder of tokenizer.json; empty: that of the model
   input_options inputs;
   std::filesystem::path out;
   std::string device = "auto", dtype = "auto";

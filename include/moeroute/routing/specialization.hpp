@@ -133,6 +133,8 @@ class effective_experts_of_label {
 ///        p-values: labels permuted within blocks (inference/permutation.hpp), studentised contrast, maximum over all layers x labels x experts.
 ///        Effective experts: exp(plug-in entropy) brought to the slots of the smallest label by its second-order expansion, then corrected by the
 ///        delete-one-block jackknife, which also removes the bias that dependent tokens cause; BCa interval; differences tested by jackknife t.
+/// Bias   the t test rejects far below its level where routing is exactly balanced (entropy is then flat to first order); lift intervals are a
+///        little wide, since replicates also vary the number of documents per label.
 /// Empty  a label without documents, or no layer: NaN. Fewer than two labels: no p-values, no differences.
 /// Cost   O(permutations D C E L) time over all threads, O(bootstrap_replicates C E) memory.
 /// Throws shape_error or argument_error if shapes differ, a label is outside 0..C-1 or a block is negative.
