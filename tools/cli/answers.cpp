@@ -113,7 +113,7 @@ std::vector<std::string> answer(analysis const& a) {
       out.push_back(text("Layers %td apart load the same expert numbers alike: mean correlation %.2f over %td pairs, family-wise %s.", best->delta,
                          best->mean, best->pairs, p_text(best->p_adjusted).c_str()));
     else
-      out.push_back(text("Equal expert numbers mean nothing across layers: no lag is significant (smallest family-wise p = %.2g).", best->p_adjusted));
+      out.push_back(text("Nothing shows that equal expert numbers belong together across layers: no lag is significant (smallest family-wise p = %.2g).", best->p_adjusted));
   }
   return out;
 }

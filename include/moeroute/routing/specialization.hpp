@@ -44,7 +44,8 @@ struct specialization_options {
   int threads = 0;  ///< 0: all; the result does not depend on it
 };
 
-/// Mutual information of label and expert in one layer.
+/// Mutual information of label and expert in one layer. It is not studentised: where documents of a block resemble each other strongly its
+/// permutation p-value is somewhat small (6 to 10 % rejections at 5 % in simulated nulls); decide by p_adjusted of the cells.
 struct label_information {
   double nats = quiet_nan;            ///< plug-in, over slots
   double corrected_nats = quiet_nan;  ///< nats minus null_mean: free of the bias that dependent tokens cause
