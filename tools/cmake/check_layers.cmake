@@ -66,6 +66,16 @@ foreach(header IN LISTS headers)
   endforeach()
 endforeach()
 
+# The umbrella of a module leaves no header of it out.
+foreach(header IN LISTS headers)
+  if(header MATCHES "^moeroute/([^/]+)/[^/]+\\.hpp$" AND EXISTS ${ROOT}/include/moeroute/${CMAKE_MATCH_1}.hpp)
+    set(umbrella moeroute/${CMAKE_MATCH_1}.hpp)
+    if(NOT header IN_LIST includes_${umbrella})
+      list(APPEND wrong "include/${umbrella}: does not include <${header}>")
+    endif()
+  endif()
+endforeach()
+
 # Circles: who includes nothing of what is left, or is included by nothing of it, is taken away again and again; what stays
 # is the circles and what lies between two of them.
 set(left ${headers})

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOEROUTE_LAYERS_HPP
+#define MOEROUTE_LAYERS_HPP
+
+// All of layers/: statistics across layers.
+#include <moeroute/layers/lag_correlation.hpp>
+
+#endif

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOEROUTE_NUMERIC_HPP
+#define MOEROUTE_NUMERIC_HPP
+
+// All of numeric/: numbers without experts in them.
+#include <moeroute/numeric/contingency.hpp>
+#include <moeroute/numeric/divergence.hpp>
+#include <moeroute/numeric/entropy.hpp>
+#include <moeroute/numeric/exact_sum.hpp>
+#include <moeroute/numeric/exp.hpp>
+#include <moeroute/numeric/inequality.hpp>
+#include <moeroute/numeric/mass.hpp>
+#include <moeroute/numeric/moments.hpp>
+#include <moeroute/numeric/random.hpp>
+#include <moeroute/numeric/rank.hpp>
+#include <moeroute/numeric/simd.hpp>
+#include <moeroute/numeric/softmax.hpp>
+#include <moeroute/numeric/top_k.hpp>
+
+#endif
