@@ -14,44 +14,22 @@ namespace moeroute {
 
 namespace detail {
 
-// candidate^root <= p * 2^(32*root), in 128-bit limbs by long multiplication with 32-bit digits.
-consteval bool power_at_most(std::uint64_t candidate, int root, std::uint32_t p) {
-  std::array<std::uint64_t, 8> product{1};
-  for (int i = 0; i < root; ++i) {
-    std::array<std::uint64_t, 8> next{};
-    for (std::size_t a = 0; a < 6; ++a)
-      for (std::size_t b = 0; b < 2; ++b) {
-        std::uint64_t carry = product[a] * ((candidate >> (32 * b)) & 0xffffffffu);
-        for (std::size_t at = a + b; carry != 0 && at < next.size(); ++at) {
-          std::uint64_t const sum = next[at] + (carry & 0xffffffffu);
-          next[at] = sum & 0xffffffffu;
-          carry = (carry >> 32) + (sum >> 32);
-        }
-      }
-    product = next;
-  }
-  for (std::size_t i = product.size(); i-- > static_cast<std::size_t>(root) + 1;)
-    if (product[i] != 0) return false;
-  auto const top = product[static_cast<std::size_t>(root)];
-  if (top != p) return top < p;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(root); ++i)
-    if (product[i] != 0) return false;
-  return true;
-}
-
-// floor(2^32 * frac(p^(1/root))): the largest r with r^root <= p * 2^(32*root), taken modulo 2^32.
+// floor(2^32 frac(p^(1/root))) for the first N primes: the largest r with r^root <= p 2^(32 root), modulo 2^32. r < 2^37, so that its
+// cube fits 128 bits.
 template <std::size_t N>
 consteval std::array<std::uint32_t, N> prime_roots(int root) {
+  __extension__ using wide = unsigned __int128;
   std::array<std::uint32_t, N> out{};
   std::size_t found = 0;
   for (std::uint32_t p = 2; found < N; ++p) {
     bool prime = true;
     for (std::uint32_t d = 2; d * d <= p; ++d) prime = prime && p % d != 0;
     if (!prime) continue;
+    wide const bound = wide{p} << (32 * root);
     std::uint64_t r = 0;
     for (int bit = 36; bit >= 0; --bit) {
-      std::uint64_t const candidate = r | (std::uint64_t{1} << bit);
-      if (power_at_most(candidate, root, p)) r = candidate;
+      wide const candidate = r | (std::uint64_t{1} << bit);
+      if ((root == 2 ? candidate * candidate : candidate * candidate * candidate) <= bound) r = static_cast<std::uint64_t>(candidate);
     }
     out[found++] = static_cast<std::uint32_t>(r);
   }
