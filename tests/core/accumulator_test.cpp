@@ -31,7 +31,7 @@ class bracket {
   options_type options() const { return {}; }
   std::vector<std::byte> serialize() const { return {}; }
   static bracket deserialize(std::span<std::byte const>) { return bracket(options_type{}); }
-  friend bool operator==(bracket const&, bracket const&) = default;
+  [[maybe_unused]] friend bool operator==(bracket const&, bracket const&) = default;
 
  private:
   std::string text_;

@@ -50,8 +50,8 @@ TEST_CASE("scalar: all 65536 halves widen as numpy and ml_dtypes or torch widen 
     of_f16 = fnv(of_f16, std::isnan(h) ? 0x7fc00000u : bits(h));
     of_bf16 = fnv(of_bf16, std::isnan(b) ? 0x7fc00000u : bits(b));
   }
-  CHECK(std::to_string(of_f16) == want["f16_widened"]);
-  CHECK(std::to_string(of_bf16) == want["bf16_widened"]);
+  CHECK(std::to_string(of_f16) == want["f16_widened"].get<std::string>());
+  CHECK(std::to_string(of_bf16) == want["bf16_widened"].get<std::string>());
 }
 
 TEST_CASE("scalar: float to half as numpy and torch round") {

@@ -239,7 +239,7 @@ TEST_CASE("safetensors: no mutation of a good file is anything but refused or re
     auto bytes = good;
     for (auto n = random() % 3 + 1; n > 0; --n)
       bytes[random() % 200 % bytes.size()] =
-          static_cast<char>(random() % 4 == 0 ? random() : "0123456789[]{},:\"-eE."[random() % 22]);
+          random() % 4 == 0 ? static_cast<char>(random()) : "0123456789[]{},:\"-eE."[random() % 22];
     if (random() % 4 == 0) bytes.resize(random() % bytes.size());
     std::ofstream(folder / "mutant", std::ios::binary) << bytes;
     try {

@@ -34,7 +34,7 @@ TEST_CASE("sha256: Python's hashlib at every place where padding turns, whole an
       data.push_back(static_cast<std::byte>((i * 31 + 7) % 251));
     INFO(data.size());
     CHECK(sha256_hex(data) == c[1].get<std::string>());
-    for (std::size_t const piece : {1, 7, 63, 64, 65}) {
+    for (std::size_t const piece : {1u, 7u, 63u, 64u, 65u}) {
       sha256 hash;
       for (std::size_t at = 0; at < data.size(); at += piece)
         hash.update(std::span(data).subspan(at, std::min(piece, data.size() - at)));

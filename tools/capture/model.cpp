@@ -373,7 +373,7 @@ struct model::state {
       layer_output layer;
       auto const logits = r.logits.to(at::kCPU).contiguous();
       layer.logits.resize(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(spec.router.experts) *
-                          logits.element_size());
+                          static_cast<std::size_t>(logits.element_size()));
       std::memcpy(layer.logits.data(), logits.const_data_ptr(), layer.logits.size());
       layer.ids = to_vector<std::int16_t>(r.ids, at::kShort);
       layer.weights = to_vector<float>(r.weights, at::kFloat);
