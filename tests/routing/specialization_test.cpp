@@ -227,7 +227,7 @@ TEST_CASE("specialization: extremes") {
   matrix_view<std::uint64_t> const m(counts.data(), 4, 2);
   // A label without documents, one without slots.
   auto const r = specialization({m}, {0, 0, 0, 2}, {0, 1, 2, 3}, 3, quick(50, 19));
-  for (std::size_t k : {1, 2}) {
+  for (std::size_t k : {1u, 2u}) {
     CHECK(std::isnan(r.layers[0].share(k, 0)));
     CHECK(std::isnan(r.layers[0].lower(k, 0)));
     CHECK(std::isnan(r.layers[0].p_value(k, 0)));
