@@ -26,6 +26,7 @@ class Difference:
     loss: float = 0
     predicted: int = 0  # tokens whose argmax differs though the two largest are further apart than the tolerance
     tokens: int = 0
+    undecided: int = 0  # tokens whose gap is smaller
     row: str = ""
 
     def agrees(self):
@@ -33,38 +34,68 @@ class Difference:
                 and self.logprob <= TOLERANCE and self.loss <= TOLERANCE and self.predicted == 0)
 
 
-def router_scores(config, z):
-    return torch.softmax(torch.from_numpy(z), -1, dtype=torch.float32).numpy()
+def routers(model):
+    """The modules that choose experts, in the order of layers: each returns logits, weights and ids."""
+    return [m for m in model.modules()
+            if type(m).__name__.lower().endswith(("topkrouter", "moev1gate"))]
+
+
+def selection_scores(router, z):
+    """What the router ranks, [T, E], for comparing how far the k-th is from the next: sigmoid or softmax, bias, groups."""
+    name = type(router).__name__
+    if name.startswith(("DeepseekV3", "Glm4Moe", "Dots1", "MiniMaxM2")):
+        scores = torch.sigmoid(z)
+    else:
+        scores = torch.softmax(z, -1)
+    statics = getattr(router, "moe_statics", router)
+    bias = getattr(statics, "e_score_correction_bias", getattr(router, "outer_bias", None))
+    if bias is not None:
+        scores = scores + bias.squeeze()
+    groups = getattr(router, "num_group", 1) or 1
+    if groups > 1 and getattr(router, "topk_method", "group_limited_greedy") == "group_limited_greedy":
+        members = scores.view(len(z), groups, -1)
+        best = members.max(-1).values if name.startswith("DeepseekV2") else members.topk(2, -1).values.sum(-1)
+        order = best.argsort(-1, descending=True)
+        rank = order.argsort(-1)
+        scores = members.masked_fill((rank >= router.topk_group)[..., None], -torch.inf).flatten(1)
+    return scores
 
 
 def compare(trace, model, documents=None):
     """The differences over all documents of the trace, or over the first few."""
     out = Difference()
-    k = model.config.num_experts_per_tok
+    record = []
+    gates = routers(model)
+    assert len(gates) == len(trace.layers), (len(gates), trace.layers)
+    for gate, block in zip(gates, [m for m in model.modules() if hasattr(m, "gate") and m.gate in gates]):
+        if hasattr(block, "e_score_correction_bias"):  # MiniMax keeps the bias outside the router
+            gate.outer_bias = block.e_score_correction_bias
+    hooks = [g.register_forward_hook(lambda g, _, output: record.append((g, *output))) for g in gates]
     for document, arrays in list(zip(trace.documents, trace.arrays))[:documents]:
         ids = torch.from_numpy(arrays["token_ids"].astype(np.int64))[None]
+        record.clear()
         with torch.no_grad():
-            reference = model(ids, output_router_logits=True)
+            reference = model(ids)
         out.tokens += ids.shape[1]
-        for l, z in zip(trace.layers, reference.router_logits):
-            z = z.float().numpy()
-            ours = arrays[f"layers.{l}.logits"].astype(np.float32)
-            ratio = np.abs(ours - z).max(1) / np.abs(z).max(1)
-            if ratio.max() > out.logits:
+        for l, (gate, z, theirs, chosen) in zip(trace.layers, record, strict=True):
+            z, theirs, chosen = z.float(), theirs.float().numpy(), chosen.numpy()
+            ours = torch.from_numpy(arrays[f"layers.{l}.logits"].astype(np.float32))
+            k = chosen.shape[1]
+            ratio = ((ours - z).abs().amax(1) / z.abs().amax(1)).numpy()
+            if not ratio.max() <= out.logits:
                 out.logits, out.row = float(ratio.max()), f"{document['id']} layer {l} token {ratio.argmax()}"
-            scores, our_scores = router_scores(model.config, z), router_scores(model.config, ours)
-            error = np.abs(scores - our_scores).max(1)
-            best = -np.sort(-scores, 1)
-            clear = best[:, k - 1] - best[:, k] > 2 * error
-            chosen = np.sort(np.argsort(-scores, 1, kind="stable")[:, :k], 1)
-            selected = arrays[f"layers.{l}.ids"]
-            same = (np.sort(selected, 1) == chosen).all(1)
+            scores, our_scores = selection_scores(gate, z), selection_scores(gate, ours)
+            finite = torch.isfinite(scores) & torch.isfinite(our_scores)
+            error = (scores - our_scores).abs().where(finite, torch.zeros(())).amax(1)
+            best = scores.topk(min(k + 1, scores.shape[1]), -1).values
+            clear = (best[:, k - 1] - best[:, -1] > 2 * error).numpy() if k < scores.shape[1] else np.ones(len(z), bool)
+            out.undecided += int((~clear).sum())
+            selected = arrays[f"layers.{l}.ids"].astype(np.int64)
+            a, b = selected.argsort(1), chosen.argsort(1)
+            same = (np.take_along_axis(selected, a, 1) == np.take_along_axis(chosen, b, 1)).all(1)
             out.selections += int((clear & ~same).sum())
-            # Weights as the reference would give them to the experts that we chose.
-            weights = np.take_along_axis(scores, selected.astype(np.int64), 1)
-            if model.config.norm_topk_prob:
-                weights = weights / weights.sum(1, keepdims=True)
-            out.weights = max(out.weights, float(np.abs(weights - arrays[f"layers.{l}.weights"])[clear].max(initial=0)))
+            gap = np.abs(np.take_along_axis(arrays[f"layers.{l}.weights"], a, 1) - np.take_along_axis(theirs, b, 1))
+            out.weights = max(out.weights, float(gap[same].max(initial=0)))
         logits = reference.logits[0].float()
         two = logits.topk(2, -1).values
         decided = (two[:, 0] - two[:, 1] > TOLERANCE * two[:, 0].abs().clamp(min=1)).numpy()
@@ -78,4 +109,6 @@ def compare(trace, model, documents=None):
             out.loss = max(out.loss, abs(loss - document["loss"]) / max(1.0, abs(loss)))
         else:
             assert document["loss"] is None
+    for hook in hooks:
+        hook.remove()
     return out

@@ -79,6 +79,18 @@ tensor_view const& checkpoint::at(std::string const& name, std::vector<std::int6
   return tensor;
 }
 
+void checkpoint::refuse_unknown(std::set<std::string> const& known, std::int64_t layers) const {
+  constexpr std::string_view stem = "model.layers.";
+  for (auto const& [name, place] : places_) {
+    // Frequencies of the rotation, which some older files hold, follow from the configuration.
+    if (known.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    if (name.starts_with(stem) && std::strtoll(name.c_str() + stem.size(), nullptr, 10) >= layers) continue;
+    throw format_error(files_[place].path(), "tensor " + name,
+                       "has no place in a model of this family and configuration; running without it would be another "
+                       "model");
+  }
+}
+
 dtype checkpoint::main_type() const {
   std::map<dtype, std::uint64_t> sizes;
   for (auto const& file : files_)

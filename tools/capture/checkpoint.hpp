@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,10 @@ class checkpoint {
   explicit checkpoint(std::filesystem::path const& folder);
 
   bool has(std::string const& name) const { return places_.contains(name); }
+
+  /// Throws format_error naming the first tensor that is neither in `known` nor of a layer from `layers` on (what predicts
+  /// further tokens stands there): a model with weights that the decoder would leave out is another model.
+  void refuse_unknown(std::set<std::string> const& known, std::int64_t layers) const;
 
   /// The tensor, checked: floating point, of this shape. Throws format_error naming file and tensor.
   tensor_view const& at(std::string const& name, std::vector<std::int64_t> const& shape) const;

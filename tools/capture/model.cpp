@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <numeric>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -24,17 +26,23 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/logsumexp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sort.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/topk.h>
+#include <ATen/ops/where.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 #include <torch/version.h>
@@ -73,21 +81,34 @@ auto guarded(Function&& f) {
   }
 }
 
-struct attention_weights {
+struct linear_weights {
   Tensor weight, bias;
   Tensor operator()(Tensor const& x) const {
     return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
   }
 };
 
-struct expert_weights {
-  Tensor gate, up, down;
+// Gate, up and down of an expert, of a shared expert or of a dense layer.
+struct unit_weights {
+  linear_weights gate, up, down;
+};
+
+struct norm_weights {
+  Tensor weight, bias;
 };
 
 struct layer_weights {
-  Tensor attention_norm, feed_forward_norm, q_norm, k_norm, router;
-  attention_weights q, k, v, o;
-  std::vector<expert_weights> experts;
+  norm_weights attention_norm, feed_forward_norm, q_norm, k_norm;
+  linear_weights q, k, v, o;
+  linear_weights q_down, kv_down;  // of latent attention; there k stands for both of k and v
+  norm_weights q_down_norm, kv_down_norm;
+  Tensor sinks;
+  linear_weights router;
+  Tensor selection_bias;  // float32
+  std::vector<unit_weights> experts;
+  unit_weights feed_forward;  // dense, or shared beside the experts
+  linear_weights shared_gate;
+  std::int64_t window = 0;
 };
 
 // Documents of similar length, padded to one rectangle for the attention alone. Padding stands behind the document,
@@ -101,6 +122,11 @@ struct attention_group {
 struct attention_plan {
   std::vector<attention_group> groups;
   Tensor back;  // [T] into the padded rows of all groups, one after another
+};
+
+// cos and sin of every token, [T, 1, rotated width].
+struct rotation_table {
+  Tensor cos, sin;
 };
 
 attention_plan plan_attention(std::span<std::int64_t const> offsets, at::Device device) {
@@ -143,16 +169,53 @@ attention_plan plan_attention(std::span<std::int64_t const> offsets, at::Device 
   return plan;
 }
 
-Tensor rms_norm(Tensor const& x, Tensor const& weight, double epsilon) {
+Tensor normalized(Tensor const& x, norm_weights const& w, double epsilon, norm_kind kind = norm_kind::rms) {
+  if (kind == norm_kind::layer) return at::layer_norm(x, {x.size(-1)}, w.weight, w.bias, epsilon);
   auto const wide = x.to(at::kFloat);
-  auto const variance = wide.pow(2).mean(-1, true);
-  return weight * (wide * at::rsqrt(variance + epsilon)).to(x.scalar_type());
+  auto const unit = wide * at::rsqrt(wide.pow(2).mean(-1, true) + epsilon);
+  if (kind == norm_kind::rms_wide) return (w.weight * unit).to(x.scalar_type());
+  return w.weight * unit.to(x.scalar_type());
 }
 
-// Pair (i, i + d/2) of each head turns by position * frequency i.
-Tensor rotate(Tensor const& x, Tensor const& cos, Tensor const& sin) {
-  auto const halves = x.chunk(2, -1);
-  return x * cos + at::cat(std::vector<Tensor>{-halves[1], halves[0]}, -1) * sin;
+// The first elements of each head turn in pairs, (i, i + d/2) or (2i, 2i + 1); the rest passes.
+Tensor rotate(Tensor const& x, rotation_table const& by, bool neighbours) {
+  auto const d = by.cos.size(-1), rest = x.size(-1) - d;
+  auto const turned = x.narrow(-1, 0, d);
+  Tensor crossed;
+  if (neighbours) {
+    auto const pairs = turned.reshape({x.size(0), x.size(1), d / 2, 2});
+    crossed = at::stack(std::vector<Tensor>{-pairs.select(-1, 1), pairs.select(-1, 0)}, -1).flatten(-2);
+  } else {
+    auto const halves = turned.chunk(2, -1);
+    crossed = at::cat(std::vector<Tensor>{-halves[1], halves[0]}, -1);
+  }
+  auto const out = (turned * by.cos + crossed * by.sin).to(x.scalar_type());
+  return rest == 0 ? out : at::cat(std::vector<Tensor>{out, x.narrow(-1, d, rest)}, -1);
+}
+
+// Attention of [G, heads, n, d] where a query sees only `window` keys (0: all before it), with a logit per head that
+// takes part of the probability and gives nothing ("sink"). In blocks of queries, so that memory grows with n, not n^2.
+Tensor blocked_attention(Tensor const& q, Tensor const& k, Tensor const& v, double scale, std::int64_t window,
+                         Tensor const& sinks) {
+  constexpr std::int64_t block = 128;
+  auto const n = q.size(2);
+  std::vector<Tensor> parts;
+  for (std::int64_t begin = 0; begin < n; begin += block) {
+    auto const rows = std::min(block, n - begin), end = begin + rows;
+    auto const first = window == 0 ? std::int64_t{0} : std::max<std::int64_t>(0, begin - window + 1);
+    auto const keys = k.narrow(2, first, end - first);
+    auto logits = at::matmul(q.narrow(2, begin, rows), keys.transpose(2, 3)) * scale;
+    auto const options = at::TensorOptions().dtype(at::kLong).device(q.device());
+    auto const query = at::arange(begin, end, options).unsqueeze(1), key = at::arange(first, end, options);
+    auto hidden = key > query;
+    if (window != 0) hidden = hidden.logical_or(key <= query - window);
+    logits = logits.masked_fill(hidden, -std::numeric_limits<double>::infinity());
+    if (sinks.defined())
+      logits = at::cat(std::vector<Tensor>{logits, sinks.view({1, -1, 1, 1}).expand({q.size(0), -1, rows, 1})}, -1);
+    auto const p = at::softmax(logits, -1, at::kFloat).narrow(-1, 0, end - first).to(v.scalar_type());
+    parts.push_back(at::matmul(p, v.narrow(2, first, end - first)));
+  }
+  return at::cat(parts, 2);
 }
 
 template <class T>
@@ -210,13 +273,28 @@ std::optional<std::pair<std::uint64_t, std::uint64_t>> device_memory(execution c
   return std::pair<std::uint64_t, std::uint64_t>(free, total);
 }
 
+std::vector<double> selection_bias(model_spec const& spec, checkpoint const& weights, std::int64_t layer) {
+  auto const pattern = spec.kind->names.selection_bias;
+  if (pattern.empty()) return {};
+  auto const experts = spec.router.experts;
+  auto const& view = weights.at(tensor_name(pattern, layer),
+                                spec.kind->selection_bias_row ? std::vector{std::int64_t{1}, experts} : std::vector{experts});
+  return guarded([&] {
+    auto* data = const_cast<std::byte*>(view.data.data());
+    auto const options = at::TensorOptions().dtype(torch_type(view.type));
+    return to_vector<double>(at::from_blob(data, {experts}, options), at::kDouble);
+  });
+}
+
 std::string torch_version() { return TORCH_VERSION; }
 
 struct model::state {
   model_spec spec;
   at::Device device{at::kCPU};
   at::ScalarType type = at::kFloat;
-  Tensor embedding, final_norm, head, frequencies;
+  Tensor embedding, frequencies, long_frequencies;
+  norm_weights final_norm;
+  linear_weights head;
   std::vector<layer_weights> layers;
 
   state(model_spec const& s, checkpoint const& file, execution const& where)
@@ -226,78 +304,194 @@ struct model::state {
   }
 
   // Zero-copy where the file has the type and the device is the CPU; the checkpoint outlives the model.
-  Tensor tensor(checkpoint const& file, std::string const& name, std::vector<std::int64_t> const& shape) const {
+  Tensor tensor(checkpoint const& file, std::string const& name, std::vector<std::int64_t> const& shape,
+                std::optional<at::ScalarType> as = {}) const {
     auto const& view = file.at(name, shape);
     // from_blob asks for a mutable pointer; nothing here writes to weights, and the mapping is read-only.
     auto* data = const_cast<std::byte*>(view.data.data());
-    return at::from_blob(data, shape, at::TensorOptions().dtype(torch_type(view.type))).to(device, type);
+    return at::from_blob(data, shape, at::TensorOptions().dtype(torch_type(view.type))).to(device, as.value_or(type));
   }
 
   void load(checkpoint const& file) {
-    auto const& n = spec.kind->names;
-    auto const hidden = spec.hidden, width = spec.expert_width, experts = spec.router.experts;
-    auto const q_width = spec.heads * spec.head_width, kv_width = spec.kv_heads * spec.head_width;
-    embedding = tensor(file, std::string(n.embedding), {spec.vocabulary, hidden});
-    final_norm = tensor(file, std::string(n.final_norm), {hidden});
-    bool const tied = spec.tied_head.value_or(!file.has(std::string(n.head)));
-    head = tied ? embedding : tensor(file, std::string(n.head), {spec.vocabulary, hidden});
-    for (std::int64_t l = 0; l < spec.layers; ++l) {
-      auto const get = [&](std::string_view pattern, std::vector<std::int64_t> const& shape, std::int64_t e = -1) {
-        return tensor(file, tensor_name(pattern, l, e), shape);
-      };
-      auto const linear = [&](std::string_view stem, std::int64_t out, std::int64_t in) {
-        attention_weights w{get(std::string(stem) + ".weight", {out, in}), {}};
-        if (spec.attention_bias) w.bias = get(std::string(stem) + ".bias", {out});
-        return w;
-      };
+    auto const& f = *spec.kind;
+    auto const& n = f.names;
+    // What the family and its configuration have is decided in expected_tensors alone; the rest stays undefined.
+    std::map<std::string, std::vector<std::int64_t>> shapes;
+    for (auto& t : expected_tensors(spec)) shapes.emplace(std::move(t.name), std::move(t.shape));
+    std::int64_t layer = -1, expert = -1;
+    auto const get = [&](std::string const& pattern, std::optional<at::ScalarType> as = {}) {
+      auto const found = shapes.find(tensor_name(pattern, layer, expert));
+      return found == shapes.end() ? Tensor() : tensor(file, found->first, found->second, as);
+    };
+    auto const linear = [&](std::string const& stem, std::optional<at::ScalarType> as = {}) {
+      return linear_weights{get(stem + ".weight", as), get(stem + ".bias", as)};
+    };
+    auto const norm = [&](std::string const& stem) { return norm_weights{get(stem + ".weight"), get(stem + ".bias")}; };
+    auto const unit = [&](std::string const& stem) {
+      return unit_weights{linear(stem + ".gate_proj"), linear(stem + ".up_proj"), linear(stem + ".down_proj")};
+    };
+    auto const text = [](std::string_view name) { return std::string(name); };
+
+    embedding = get(text(n.embedding));
+    final_norm = norm(text(n.final_norm));
+    auto const head_name = text(n.head) + ".weight";
+    bool const tied = spec.tied_head.value_or(!file.has(head_name));
+    if (tied) shapes.erase(head_name);
+    head = linear(text(n.head));
+    if (tied) head.weight = embedding;
+    for (layer = 0; layer < spec.layers; ++layer) {
       layer_weights w;
-      w.attention_norm = get(n.attention_norm, {hidden});
-      w.feed_forward_norm = get(n.feed_forward_norm, {hidden});
-      w.q = linear(n.q, q_width, hidden);
-      w.k = linear(n.k, kv_width, hidden);
-      w.v = linear(n.v, kv_width, hidden);
-      w.o = linear(n.o, hidden, q_width);
-      if (spec.kind->query_key_norm == qk_norm::full_projection) {
-        w.q_norm = get(n.q_norm, {q_width});
-        w.k_norm = get(n.k_norm, {kv_width});
-      }
-      w.router = get(n.router, {experts, hidden});
-      if (file.has(tensor_name(n.experts_gate_up, l))) {
-        auto const gate_up = get(n.experts_gate_up, {experts, 2 * width, hidden});
-        auto const down = get(n.experts_down, {experts, hidden, width});
-        for (std::int64_t e = 0; e < experts; ++e)
-          w.experts.push_back({gate_up[e].narrow(0, 0, width), gate_up[e].narrow(0, width, width), down[e]});
+      w.window = spec.windows[static_cast<std::size_t>(layer)];
+      w.attention_norm = norm(text(n.attention_norm));
+      w.feed_forward_norm = norm(text(n.feed_forward_norm));
+      w.o = linear(text(n.o));
+      w.q_norm = norm(text(n.q_norm));
+      w.k_norm = norm(text(n.k_norm));
+      w.q = linear(text(n.q));
+      if (f.latent) {
+        auto const stem = text(n.q.substr(0, n.q.rfind('.') + 1));
+        if (spec.q_rank > 0) {
+          w.q_down = linear(stem + "q_a_proj");
+          w.q_down_norm = norm(stem + "q_a_layernorm");
+          w.q = linear(stem + "q_b_proj");
+        }
+        w.kv_down = linear(stem + "kv_a_proj_with_mqa");
+        w.kv_down_norm = norm(stem + "kv_a_layernorm");
+        w.k = linear(stem + "kv_b_proj");
       } else {
-        for (std::int64_t e = 0; e < experts; ++e)
-          w.experts.push_back({get(n.expert_gate, {width, hidden}, e), get(n.expert_up, {width, hidden}, e),
-                               get(n.expert_down, {hidden, width}, e)});
+        w.k = linear(text(n.k));
+        w.v = linear(text(n.v));
+      }
+      w.sinks = get(text(n.sinks));
+      if (!spec.moe[static_cast<std::size_t>(layer)]) {
+        w.feed_forward = unit(text(n.dense));
+        layers.push_back(std::move(w));
+        continue;
+      }
+      w.router = linear(text(n.router), router_type());
+      w.selection_bias = get(text(n.selection_bias), at::kFloat);
+      if (w.selection_bias.defined()) w.selection_bias = w.selection_bias.flatten();
+      if (spec.shared_width > 0) w.feed_forward = unit(text(n.shared));
+      w.shared_gate = linear(text(n.shared_gate));
+      if (file.has(tensor_name(n.experts_gate_up, layer))) {
+        w.experts = fused(file, layer);
+      } else {
+        for (expert = 0; expert < spec.router.experts; ++expert)
+          w.experts.push_back({linear(text(n.expert_gate)), linear(text(n.expert_up)), linear(text(n.expert_down))});
+        expert = -1;
       }
       layers.push_back(std::move(w));
     }
-    auto const d = spec.head_width;
-    auto const exponents = at::arange(0, d, 2, at::TensorOptions().dtype(at::kFloat)) / static_cast<double>(d);
-    frequencies = (1.0 / at::pow(spec.rope_theta, exponents)).to(device);
+    std::set<std::string> known{std::string(n.head) + ".weight"};  // a tied head may be stored all the same
+    for (auto const& [name, shape] : shapes) known.insert(name);
+    for (std::int64_t l = 0; l < spec.layers; ++l)
+      for (auto const pattern : {n.experts_gate_up, n.experts_down}) known.insert(tensor_name(pattern, l));
+    file.refuse_unknown(known, spec.layers);
+    auto const upload = [this](std::vector<double> const& values) {
+      return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(device, at::kFloat);
+    };
+    frequencies = upload(spec.rope.frequencies);
+    if (!spec.rope.long_frequencies.empty()) long_frequencies = upload(spec.rope.long_frequencies);
   }
 
-  Tensor attention(layer_weights const& w, Tensor const& x, Tensor const& cos, Tensor const& sin,
-                   attention_plan const& plan) const {
+  at::ScalarType router_type() const { return spec.kind->wide_router ? at::kFloat : type; }
+
+  // The experts of a layer whose weights come in one tensor.
+  std::vector<unit_weights> fused(checkpoint const& file, std::int64_t layer) const {
+    auto const& n = spec.kind->names;
+    auto const experts_count = spec.router.experts, width = spec.expert_width, hidden = spec.hidden;
+    bool const rows = spec.kind->fused == fused_experts::rows;
+    auto const get = [&](std::string_view pattern, std::vector<std::int64_t> const& shape) {
+      return tensor(file, tensor_name(pattern, layer), shape);
+    };
+    auto const gate_up = get(n.experts_gate_up, rows ? std::vector{experts_count, 2 * width, hidden}
+                                                     : std::vector{experts_count, hidden, 2 * width});
+    auto const down = get(n.experts_down, rows ? std::vector{experts_count, hidden, width}
+                                               : std::vector{experts_count, width, hidden});
+    Tensor gate_up_bias, down_bias;
+    if (spec.kind->expert_biases) {
+      gate_up_bias = get(n.experts_gate_up_bias, {experts_count, 2 * width});
+      down_bias = get(n.experts_down_bias, {experts_count, hidden});
+    }
+    std::vector<unit_weights> out;
+    for (std::int64_t e = 0; e < experts_count; ++e) {
+      unit_weights w;
+      if (rows) {
+        w = {{gate_up[e].narrow(0, 0, width), {}}, {gate_up[e].narrow(0, width, width), {}}, {down[e], {}}};
+      } else {
+        auto const pairs = gate_up[e].t().view({width, 2, hidden});
+        w = {{pairs.select(1, 0).contiguous(), {}}, {pairs.select(1, 1).contiguous(), {}}, {down[e].t(), {}}};
+      }
+      if (gate_up_bias.defined()) {
+        auto const pairs = rows ? gate_up_bias[e].view({2, width}).t() : gate_up_bias[e].view({width, 2});
+        w.gate.bias = pairs.select(1, 0).contiguous();
+        w.up.bias = pairs.select(1, 1).contiguous();
+        w.down.bias = down_bias[e];
+      }
+      out.push_back(std::move(w));
+    }
+    return out;
+  }
+
+  struct heads {
+    Tensor q, k, v;  // [T, heads, width]
+  };
+
+  heads project(layer_weights const& w, Tensor const& x, rotation_table const& by) const {
+    auto const tokens = x.size(0), d = spec.head_width;
     auto q = w.q(x), k = w.k(x), v = w.v(x);
-    if (w.q_norm.defined()) {
-      q = rms_norm(q, w.q_norm, spec.norm_epsilon);
-      k = rms_norm(k, w.k_norm, spec.norm_epsilon);
+    auto const kind = spec.kind->query_key_norm;
+    if (spec.query_key_norm && kind == qk_norm::full_projection) {
+      q = norm(q, w.q_norm);
+      k = norm(k, w.k_norm);
     }
     if (spec.clip > 0) {
       q = at::clamp(q, -spec.clip, spec.clip);
       k = at::clamp(k, -spec.clip, spec.clip);
       v = at::clamp(v, -spec.clip, spec.clip);
     }
-    auto const tokens = x.size(0), d = spec.head_width;
-    q = rotate(q.view({tokens, spec.heads, d}), cos, sin);
-    k = rotate(k.view({tokens, spec.kv_heads, d}), cos, sin);
-    v = v.view({tokens, spec.kv_heads, d});
+    q = q.view({tokens, spec.heads, d});
+    k = k.view({tokens, spec.kv_heads, d});
+    if (spec.query_key_norm && kind == qk_norm::per_head) {
+      q = norm(q, w.q_norm);
+      k = norm(k, w.k_norm);
+    }
+    q = rotate(q, by, spec.rotate_neighbours);
+    k = rotate(k, by, spec.rotate_neighbours);
+    if (spec.query_key_norm && kind == qk_norm::per_head_after_rotation) {
+      q = norm(q, w.q_norm);
+      k = norm(k, w.k_norm);
+    }
+    return {q, k, v.view({tokens, spec.kv_heads, d})};
+  }
+
+  // Keys and values come from one narrow vector per token; the rotated part of the key is one for all heads.
+  heads project_latent(layer_weights const& w, Tensor const& x, rotation_table const& by) const {
+    constexpr double epsilon = 1e-6;  // whatever rms_norm_eps says
+    auto const tokens = x.size(0), plain = spec.plain_width, turned = spec.rope.width;
+    auto const q = w.q(spec.q_rank > 0 ? normalized(w.q_down(x), w.q_down_norm, epsilon) : x)
+                       .view({tokens, spec.heads, plain + turned});
+    auto const narrow = w.kv_down(x);
+    auto const kv = w.k(normalized(narrow.narrow(1, 0, spec.kv_rank), w.kv_down_norm, epsilon))
+                        .view({tokens, spec.heads, plain + spec.value_width});
+    auto const key = rotate(narrow.narrow(1, spec.kv_rank, turned).unsqueeze(1), by, spec.rotate_neighbours);
+    auto const query = rotate(q.narrow(2, plain, turned), by, spec.rotate_neighbours);
+    return {at::cat(std::vector<Tensor>{q.narrow(2, 0, plain), query}, 2),
+            at::cat(std::vector<Tensor>{kv.narrow(2, 0, plain), key.expand({tokens, spec.heads, turned})}, 2),
+            kv.narrow(2, plain, spec.value_width)};
+  }
+
+  Tensor norm(Tensor const& x, norm_weights const& w) const {
+    return normalized(x, w, spec.norm_epsilon, spec.kind->norm);
+  }
+
+  Tensor attention(layer_weights const& w, Tensor const& x, rotation_table const& by,
+                   attention_plan const& plan) const {
+    auto const [q, k, v] = spec.kind->latent ? project_latent(w, x, by) : project(w, x, by);
     std::vector<Tensor> parts;
     for (auto const& group : plan.groups) {
       auto const rectangle = [&](Tensor const& t) {
+        auto const d = t.size(2);
         auto r = t.index_select(0, group.rows).view({group.count, group.length, t.size(1), d}).transpose(1, 2);
         if (t.size(1) == spec.heads) return r;
         // Query heads share a key head in consecutive blocks.
@@ -305,11 +499,89 @@ struct model::state {
             .expand({group.count, spec.kv_heads, spec.heads / spec.kv_heads, group.length, d})
             .reshape({group.count, spec.heads, group.length, d});
       };
-      auto const mixed = at::scaled_dot_product_attention(rectangle(q), rectangle(k), rectangle(v), {}, 0.0, true,
-                                                          1.0 / std::sqrt(static_cast<double>(d)));
-      parts.push_back(mixed.transpose(1, 2).reshape({group.count * group.length, spec.heads * d}));
+      bool const plain = !w.sinks.defined() && (w.window == 0 || w.window >= group.length);
+      auto const mixed = plain ? at::scaled_dot_product_attention(rectangle(q), rectangle(k), rectangle(v), {}, 0.0,
+                                                                  true, spec.attention_scale)
+                               : blocked_attention(rectangle(q), rectangle(k), rectangle(v), spec.attention_scale,
+                                                   w.window, w.sinks);
+      parts.push_back(mixed.transpose(1, 2).reshape({group.count * group.length, spec.heads * spec.value_width}));
     }
     return w.o(at::cat(parts).index_select(0, plan.back));
+  }
+
+  struct routed {
+    Tensor logits, ids, weights;
+  };
+
+  routed route(layer_weights const& w, Tensor const& x) const {
+    auto const& r = spec.router;
+    auto const logits = w.router(x.to(router_type()));
+    if (r.score == score_function::softmax_after_top_k) {
+      auto const [best, ids] = at::topk(logits, r.top_k, -1);
+      return {logits, ids, at::softmax(best, -1, at::kFloat).to(type)};
+    }
+    auto const score =
+        r.score == score_function::sigmoid ? at::sigmoid(logits.to(at::kFloat)) : at::softmax(logits, -1, at::kFloat);
+    auto rank = w.selection_bias.defined() ? score + w.selection_bias : score;
+    if (r.groups > 1) {
+      auto const members = rank.view({x.size(0), r.groups, r.experts / r.groups});
+      auto const of_group = r.group_rule == group_score::maximum ? members.amax(-1)
+                                                                 : std::get<0>(at::topk(members, 2, -1)).sum(-1);
+      auto const kept = std::get<1>(at::topk(of_group, r.groups_kept, -1));
+      auto const hidden = at::ones_like(of_group, at::TensorOptions().dtype(at::kBool)).scatter_(1, kept, false);
+      rank = members.masked_fill(hidden.unsqueeze(2), -std::numeric_limits<double>::infinity()).view_as(rank);
+    }
+    auto const ids = std::get<1>(at::topk(rank, r.top_k, -1));
+    auto weights = score.gather(1, ids);
+    if (r.renormalize) {
+      auto const sum = weights.sum(-1, true);
+      weights = weights / (spec.renormalize_minimum > 0 ? at::clamp(sum, spec.renormalize_minimum)
+                                                        : sum + r.renormalize_epsilon);
+    }
+    if (r.scale != 1) weights = weights * r.scale;
+    return {logits, ids, weights.to(router_type())};
+  }
+
+  Tensor gated_unit(unit_weights const& w, Tensor const& x) const {
+    auto const gate = w.gate(x), up = w.up(x);
+    if (!spec.kind->clamped_unit) return w.down(at::silu(gate) * up);
+    auto const g = at::clamp(gate, {}, spec.unit_limit), u = at::clamp(up, -spec.unit_limit, spec.unit_limit);
+    return w.down((u + 1) * g * at::sigmoid(spec.unit_slope * g));
+  }
+
+  // What stands behind the second norm.
+  Tensor feed_forward(layer_weights const& w, Tensor const& x, std::vector<routed>& record) const {
+    if (w.experts.empty()) return gated_unit(w.feed_forward, x);
+    record.push_back(route(w, x));
+    auto const mixed = experts(w, x, record.back().ids, record.back().weights);
+    if (!w.feed_forward.gate.weight.defined()) return mixed;
+    auto const shared = gated_unit(w.feed_forward, x);
+    return mixed + (w.shared_gate.weight.defined() ? at::sigmoid(w.shared_gate(x)) * shared : shared);
+  }
+
+  rotation_table rotations(std::vector<std::int64_t> const& positions, std::span<std::int64_t const> offsets) const {
+    auto const& rope = spec.rope;
+    auto const upload = [&](std::vector<std::int64_t> const& values) {
+      return at::tensor(values, at::TensorOptions().dtype(at::kLong)).to(device);
+    };
+    auto const position = upload(positions).to(at::kFloat).unsqueeze(1);
+    auto const table = [&](Tensor const& f, double scale) {
+      auto const angles = position * f;
+      auto const both = spec.rotate_neighbours ? angles.repeat_interleave(2, -1)
+                                               : at::cat(std::vector<Tensor>{angles, angles}, -1);
+      return rotation_table{both.cos() * scale, both.sin() * scale};
+    };
+    auto by = table(frequencies, rope.scale);
+    if (long_frequencies.defined()) {
+      std::vector<std::int64_t> is_long(positions.size());
+      for (std::size_t d = 0; d + 1 < offsets.size(); ++d)
+        for (auto t = offsets[d]; t < offsets[d + 1]; ++t)
+          is_long[static_cast<std::size_t>(t)] = offsets[d + 1] - offsets[d] > rope.long_from;
+      auto const mask = upload(is_long).to(at::kBool).unsqueeze(1);
+      auto const far = table(long_frequencies, rope.long_scale);
+      by = {at::where(mask, far.cos, by.cos), at::where(mask, far.sin, by.sin)};
+    }
+    return {by.cos.to(type).unsqueeze(1), by.sin.to(type).unsqueeze(1)};
   }
 
   // Tokens sorted by expert, one dense product per expert, and the results summed per token in a fixed order.
@@ -325,12 +597,12 @@ struct model::state {
       if (counts[e] == 0) continue;
       auto const& expert = w.experts[e];
       auto const in = sorted.narrow(0, begin, counts[e]);
-      parts.push_back(at::linear(at::silu(at::linear(in, expert.gate)) * at::linear(in, expert.up), expert.down));
+      parts.push_back(gated_unit(expert, in));
       begin += counts[e];
     }
     auto const outputs = at::cat(parts) * weights.reshape({-1, 1}).index_select(0, order);
     auto const slots = at::empty_like(outputs).index_copy_(0, order, outputs).view({tokens, k, x.size(1)});
-    return slots.sum(1);
+    return slots.sum(1).to(type);
   }
 
   batch_output run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const {
@@ -347,28 +619,27 @@ struct model::state {
       return at::tensor(values, at::TensorOptions().dtype(at::kLong)).to(device);
     };
     auto const id_tensor = upload(wide_ids);
-    auto const angles = upload(positions).to(at::kFloat).unsqueeze(1) * frequencies;
-    auto const both = at::cat(std::vector<Tensor>{angles, angles}, -1).unsqueeze(1);  // [T, 1, head width]
-    auto const cos = both.cos().to(type), sin = both.sin().to(type);
+    auto const by = rotations(positions, offsets);
     auto const plan = plan_attention(offsets, device);
 
-    struct captured {
-      Tensor logits, ids, weights, nonfinite;
-    };
-    std::vector<captured> record;
+    std::vector<routed> record;
     auto x = at::embedding(embedding, id_tensor);
+    if (spec.embedding_multiplier != 1) x = x * spec.embedding_multiplier;
+    bool const post = spec.kind->post_norm;
+    auto const add = [&](Tensor const& y) {
+      x = x + (spec.residual_multiplier == 1 ? y : y * spec.residual_multiplier);
+    };
     for (auto const& w : layers) {
-      x = x + attention(w, rms_norm(x, w.attention_norm, spec.norm_epsilon), cos, sin, plan);
-      auto const h = rms_norm(x, w.feed_forward_norm, spec.norm_epsilon);
-      auto const logits = at::linear(h, w.router);
-      auto [weights, chosen] = at::topk(at::softmax(logits, -1, at::kFloat), spec.router.top_k, -1);
-      if (spec.router.renormalize) weights = weights / weights.sum(-1, true);
-      weights = weights.to(type);
-      x = x + experts(w, h, chosen, weights);
-      record.push_back({logits, chosen, weights, at::isfinite(logits).logical_not().sum()});
+      if (post) {
+        add(norm(attention(w, x, by, plan), w.attention_norm));
+        add(norm(feed_forward(w, x, record), w.feed_forward_norm));
+      } else {
+        add(attention(w, norm(x, w.attention_norm), by, plan));
+        add(feed_forward(w, norm(x, w.feed_forward_norm), record));
+      }
     }
     batch_output out;
-    head_output(rms_norm(x, final_norm, spec.norm_epsilon), wide_ids, offsets, out);
+    head_output(norm(x, final_norm), wide_ids, offsets, out);
     for (auto const& r : record) {
       layer_output layer;
       auto const logits = r.logits.to(at::kCPU).contiguous();
@@ -377,7 +648,8 @@ struct model::state {
       std::memcpy(layer.logits.data(), logits.const_data_ptr(), layer.logits.size());
       layer.ids = to_vector<std::int16_t>(r.ids, at::kShort);
       layer.weights = to_vector<float>(r.weights, at::kFloat);
-      layer.nonfinite = static_cast<std::uint64_t>(r.nonfinite.item<std::int64_t>());
+      layer.nonfinite =
+          static_cast<std::uint64_t>(at::isfinite(r.logits).logical_not().sum().item<std::int64_t>());
       out.layers.push_back(std::move(layer));
     }
     return out;
@@ -396,7 +668,8 @@ struct model::state {
     std::vector<Tensor> logprob, predicted;
     for (std::int64_t begin = 0; begin < tokens; begin += slice) {
       auto const n = std::min(slice, tokens - begin);
-      auto const logits = at::linear(x.narrow(0, begin, n), head).to(at::kFloat);
+      auto logits = head(x.narrow(0, begin, n)).to(at::kFloat);
+      if (spec.logits_divisor != 1) logits = logits / spec.logits_divisor;
       auto const chosen = logits.gather(1, next_ids.narrow(0, begin, n)).squeeze(1);
       logprob.push_back(chosen - at::logsumexp(logits, {1}));
       predicted.push_back(at::argmax(logits, 1));

@@ -39,11 +39,17 @@ inline std::int64_t head_rows(model_spec const& spec) {
   return std::max<std::int64_t>(512, (std::int64_t{1} << 22) / spec.vocabulary);
 }
 
+/// Type of the recorded logits of a model that runs in `type`.
+inline dtype logits_type(model_spec const& spec, dtype type) { return spec.kind->wide_router ? dtype::f32 : type; }
+
+/// What is added to the scores of a layer for ranking alone; empty where the family has none.
+std::vector<double> selection_bias(model_spec const& spec, checkpoint const& weights, std::int64_t layer);
+
 /// libtorch's version, for the manifest.
 std::string torch_version();
 
 struct layer_output {
-  std::vector<std::byte> logits;  ///< [T,E], of the execution's type
+  std::vector<std::byte> logits;  ///< [T,E], of logits_type
   std::vector<std::int16_t> ids;  ///< [T,K] that the model used
   std::vector<float> weights;     ///< [T,K] that the model used
   std::uint64_t nonfinite = 0;    ///< logits that are NaN or infinite

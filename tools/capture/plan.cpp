@@ -33,18 +33,21 @@ std::optional<std::uint64_t> number_in(char const* path) {
 std::uint64_t activation_bytes(model_spec const& s, dtype type, std::uint64_t tokens) {
   auto const u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   auto const element = static_cast<std::uint64_t>(dtype_bytes(type));
-  auto const k = u(s.router.top_k), attention = u(s.heads * s.head_width);
+  auto const k = u(s.router.top_k), attention = u(s.heads * std::max(s.head_width, s.value_width));
+  auto const wide = std::max(s.dense_width, s.shared_width);
   // Residual, norms in float32, q, k, v with their rotation and padding, and the slots of all chosen experts.
   auto const per_token = 4 * 3 * u(s.hidden) +
-                         element * (4 * u(s.hidden) + 10 * attention + k * (4 * u(s.hidden) + 3 * u(s.expert_width)));
-  auto const recorded = u(s.layers) * (u(s.router.experts) * element + k * 14);
+                         element * (4 * u(s.hidden) + 10 * attention + k * (4 * u(s.hidden) + 3 * u(s.expert_width)) + 3 * u(wide));
+  auto const recorded = s.moe_layers().size() *
+                        (u(s.router.experts) * static_cast<std::uint64_t>(dtype_bytes(logits_type(s, type))) + k * 14);
   auto const rows = std::min(tokens, u(head_rows(s)));
   return tokens * (per_token + 2 * recorded) + rows * u(s.vocabulary) * 12;
 }
 
 std::uint64_t trace_bytes_per_token(model_spec const& s, dtype type) {
-  auto const layer = s.router.experts * static_cast<std::int64_t>(dtype_bytes(type)) + s.router.top_k * 6;
-  return static_cast<std::uint64_t>(s.layers * layer) + 17;  // token, position, logprob, predicted, phase
+  auto const layer =
+      s.router.experts * static_cast<std::int64_t>(dtype_bytes(logits_type(s, type))) + s.router.top_k * 6;
+  return s.moe_layers().size() * static_cast<std::uint64_t>(layer) + 17;  // token, position, logprob, predicted, phase
 }
 
 std::optional<std::uint64_t> free_memory() {

@@ -200,9 +200,12 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
            {"inputs_sha256", inputs.sha256},
            {"documents_truncated", inputs.truncated},
            {"nonfinite",
-            {{"router_logits", std::vector<std::uint64_t>(static_cast<std::size_t>(spec.layers))}, {"next_token", 0}}}};
-  m.tensors = {{"logits", dtype_name(where.type)}, {"weights", "F32"}, {"ids", "I16"}};
-  for (std::int64_t l = 0; l < spec.layers; ++l) m.layers.push_back({l, spec.router});
+            {{"router_logits", std::vector<std::uint64_t>(spec.moe_layers().size())}, {"next_token", 0}}}};
+  m.tensors = {{"logits", dtype_name(logits_type(spec, where.type))}, {"weights", "F32"}, {"ids", "I16"}};
+  for (auto const l : spec.moe_layers()) {
+    m.layers.push_back({l, spec.router});
+    m.layers.back().router.selection_bias = selection_bias(spec, weights, l);
+  }
   return m;
 }
 
@@ -234,7 +237,7 @@ trace_manifest resumed(output_folder const& out, fs::path const& file, trace_man
 class shard_builder {
  public:
   shard_builder(model_spec const& spec, dtype type)
-      : spec_{spec}, type_{type}, layers_(static_cast<std::size_t>(spec.layers)) {}
+      : spec_{spec}, type_{logits_type(spec, type)}, numbers_(spec.moe_layers()), layers_(numbers_.size()) {}
 
   void add(std::vector<tokenized> const& documents, range batch, batch_output const& result) {
     for (auto d = batch.first; d < batch.second; ++d) {
@@ -265,7 +268,7 @@ class shard_builder {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       auto const& layer = layers_[l];
       columns_.layers.push_back(
-          {static_cast<index_t>(l),
+          {numbers_[l],
            {"", type_, {tokens, spec_.router.experts}, layer.logits},
            make_tensor("", {tokens, spec_.router.top_k}, std::span<std::int16_t const>(layer.ids)),
            make_tensor("", {tokens, spec_.router.top_k}, std::span<float const>(layer.weights))});
@@ -300,6 +303,7 @@ class shard_builder {
 
   model_spec const& spec_;
   dtype type_;
+  std::vector<std::int64_t> numbers_;  // of the layers with experts
   trace_shard_data columns_;
   std::vector<layer_output> layers_;
   std::uint64_t nonfinite_ = 0;

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 
 // Every exactness promise of the library rests on IEEE evaluation in the written order.
@@ -56,7 +56,7 @@ class format_error : public std::runtime_error {
 class io_error : public std::runtime_error {
  public:
   io_error(std::string path, std::string const& action, int error_number)
-      : std::runtime_error(path + ": " + action + ": " + std::strerror(error_number)),
+      : std::runtime_error(path + ": " + action + ": " + std::generic_category().message(error_number)),
         path_{std::move(path)},
         error_number_{error_number} {}
 
