@@ -62,18 +62,26 @@ checkpoint::checkpoint(fs::path const& folder) : folder_{folder} {
   }
 }
 
-tensor_view const& checkpoint::at(std::string const& name, std::vector<std::int64_t> const& shape) const {
+std::string const& checkpoint::path_of(std::string const& name) const {
+  auto const place = places_.find(name);
+  return files_[place == places_.end() ? 0 : place->second].path();
+}
+
+tensor_view const& checkpoint::at_any(std::string const& name) const {
   auto const place = places_.find(name);
   if (place == places_.end())
     throw format_error(files_.size() == 1 ? files_.front().path() : (folder_ / "model.safetensors.index.json").string(),
                        "tensor " + name, "is missing");
-  auto const& file = files_[place->second];
-  auto const& tensor = file.at(name);
+  return files_[place->second].at(name);
+}
+
+tensor_view const& checkpoint::at(std::string const& name, std::vector<std::int64_t> const& shape) const {
+  auto const& tensor = at_any(name);
   if (tensor.type != dtype::f32 && tensor.type != dtype::bf16 && tensor.type != dtype::f16)
-    throw format_error(file.path(), "tensor " + name,
+    throw format_error(path_of(name), "tensor " + name,
                        "is " + std::string(dtype_name(tensor.type)) + ", expected F32, BF16 or F16");
   if (!std::equal(tensor.shape.begin(), tensor.shape.end(), shape.begin(), shape.end()))
-    throw format_error(file.path(), "tensor " + name,
+    throw format_error(path_of(name), "tensor " + name,
                        "has shape " + shape_text({tensor.shape.begin(), tensor.shape.end()}) +
                            ", config.json asks for " + shape_text(shape));
   return tensor;

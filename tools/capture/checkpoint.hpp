@@ -29,6 +29,10 @@ class checkpoint {
   /// The tensor, checked: floating point, of this shape. Throws format_error naming file and tensor.
   tensor_view const& at(std::string const& name, std::vector<std::int64_t> const& shape) const;
 
+  /// The tensor, whatever its type and shape, and the file it is in. Throws format_error if there is none.
+  tensor_view const& at_any(std::string const& name) const;
+  std::string const& path_of(std::string const& name) const;
+
   /// Element type that most bytes have.
   dtype main_type() const;
   std::uint64_t bytes() const;

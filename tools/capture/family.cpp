@@ -247,8 +247,7 @@ class config_reader {
     if (config_.has("tie_word_embeddings")) spec_.tied_head = config_.at("tie_word_embeddings").boolean();
     if (config_.has("hidden_act") && config_.at("hidden_act").string() != "silu")
       config_.at("hidden_act").refuse("\"" + config_.at("hidden_act").string() + "\" is not built yet; known: silu");
-    if (config_.has("quantization_config"))
-      config_.at("quantization_config").refuse("quantised checkpoints are not built yet");
+    spec_.stored = read_quantization(config_);
     for (char const* key : {"dtype", "torch_dtype"})
       if (config_.has(key) && spec_.stored_dtype.empty()) spec_.stored_dtype = config_.at(key).string();
     return std::move(spec_);

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quantized.hpp"
 #include "rotation.hpp"
 
 namespace moeroute::capture {
@@ -125,6 +126,7 @@ struct model_spec {
   bool qkv_bias = false, o_bias = false, mlp_bias = false, head_bias = false, query_key_norm = false;
   std::optional<bool> tied_head;  ///< none: the file did not say, the presence of the head's tensor decides
   std::string stored_dtype;       ///< "float32", "bfloat16", "float16"; what config.json says, may be empty
+  quantization_spec stored;
   router_spec router;
 
   /// Numbers of the layers with experts.

@@ -306,10 +306,18 @@ struct model::state {
   // Zero-copy where the file has the type and the device is the CPU; the checkpoint outlives the model.
   Tensor tensor(checkpoint const& file, std::string const& name, std::vector<std::int64_t> const& shape,
                 std::optional<at::ScalarType> as = {}) const {
+    if (spec.stored.kind != quantization::none && is_quantized(file, name)) {
+      auto values = dequantized(file, name, shape, spec.stored);
+      return owned(values, shape, as.value_or(type));
+    }
     auto const& view = file.at(name, shape);
     // from_blob asks for a mutable pointer; nothing here writes to weights, and the mapping is read-only.
     auto* data = const_cast<std::byte*>(view.data.data());
     return at::from_blob(data, shape, at::TensorOptions().dtype(torch_type(view.type))).to(device, as.value_or(type));
+  }
+
+  Tensor owned(std::vector<float>& values, std::vector<std::int64_t> const& shape, at::ScalarType as) const {
+    return at::from_blob(values.data(), shape, at::TensorOptions().dtype(at::kFloat)).to(device, as, false, true);
   }
 
   void load(checkpoint const& file) {
@@ -373,7 +381,8 @@ struct model::state {
       if (w.selection_bias.defined()) w.selection_bias = w.selection_bias.flatten();
       if (spec.shared_width > 0) w.feed_forward = unit(text(n.shared));
       w.shared_gate = linear(text(n.shared_gate));
-      if (file.has(tensor_name(n.experts_gate_up, layer))) {
+      auto const in_one = tensor_name(n.experts_gate_up, layer);
+      if (file.has(in_one) || is_mxfp4(file, in_one) || n.expert_gate.empty()) {
         w.experts = fused(file, layer);
       } else {
         for (expert = 0; expert < spec.router.experts; ++expert)
@@ -383,9 +392,14 @@ struct model::state {
       layers.push_back(std::move(w));
     }
     std::set<std::string> known{std::string(n.head) + ".weight"};  // a tied head may be stored all the same
-    for (auto const& [name, shape] : shapes) known.insert(name);
+    for (auto const& [name, shape] : shapes) {
+      known.insert(name);
+      if (spec.stored.kind == quantization::none || !is_quantized(file, name)) continue;
+      for (auto& companion : quantized_companions(name)) known.insert(std::move(companion));
+    }
     for (std::int64_t l = 0; l < spec.layers; ++l)
-      for (auto const pattern : {n.experts_gate_up, n.experts_down}) known.insert(tensor_name(pattern, l));
+      for (auto const pattern : {n.experts_gate_up, n.experts_down})
+        for (char const* part : {"", "_blocks", "_scales"}) known.insert(tensor_name(pattern, l) + part);
     file.refuse_unknown(known, spec.layers);
     auto const upload = [this](std::vector<double> const& values) {
       return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(device, at::kFloat);
@@ -404,10 +418,19 @@ struct model::state {
     auto const get = [&](std::string_view pattern, std::vector<std::int64_t> const& shape) {
       return tensor(file, tensor_name(pattern, layer), shape);
     };
-    auto const gate_up = get(n.experts_gate_up, rows ? std::vector{experts_count, 2 * width, hidden}
+    bool const packed = spec.stored.kind == quantization::mxfp4 && is_mxfp4(file, tensor_name(n.experts_gate_up, layer));
+    // Packed matrices stand row by row, as a linear map has them.
+    auto const unpack = [&](std::string_view pattern, std::int64_t e, std::int64_t out, std::int64_t in) {
+      auto values = dequantized_mxfp4(file, tensor_name(pattern, layer), e, experts_count, out, in);
+      return owned(values, {out, in}, type);
+    };
+    Tensor gate_up, down;
+    if (!packed) {
+      gate_up = get(n.experts_gate_up, rows ? std::vector{experts_count, 2 * width, hidden}
                                                      : std::vector{experts_count, hidden, 2 * width});
-    auto const down = get(n.experts_down, rows ? std::vector{experts_count, hidden, width}
+      down = get(n.experts_down, rows ? std::vector{experts_count, hidden, width}
                                                : std::vector{experts_count, width, hidden});
+    }
     Tensor gate_up_bias, down_bias;
     if (spec.kind->expert_biases) {
       gate_up_bias = get(n.experts_gate_up_bias, {experts_count, 2 * width});
@@ -419,8 +442,11 @@ struct model::state {
       if (rows) {
         w = {{gate_up[e].narrow(0, 0, width), {}}, {gate_up[e].narrow(0, width, width), {}}, {down[e], {}}};
       } else {
-        auto const pairs = gate_up[e].t().view({width, 2, hidden});
-        w = {{pairs.select(1, 0).contiguous(), {}}, {pairs.select(1, 1).contiguous(), {}}, {down[e].t(), {}}};
+        auto const both = packed ? unpack(n.experts_gate_up, e, 2 * width, hidden) : gate_up[e].t();
+        auto const pairs = both.reshape({width, 2, hidden});
+        w = {{pairs.select(1, 0).contiguous(), {}},
+             {pairs.select(1, 1).contiguous(), {}},
+             {packed ? unpack(n.experts_down, e, hidden, width) : down[e].t(), {}}};
       }
       if (gate_up_bias.defined()) {
         auto const pairs = rows ? gate_up_bias[e].view({2, width}).t() : gate_up_bias[e].view({width, 2});

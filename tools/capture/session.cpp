@@ -394,7 +394,10 @@ int capture(capture_options const& options) {
     return 0;
   }
   checkpoint const weights(folder);
-  auto const where = resolve_execution(options.device, options.dtype, processors(options.threads), weights.main_type());
+  // What is packed is computed in bfloat16 unless the user asks for another type.
+  auto const main = weights.main_type();
+  auto const stored = main == dtype::f32 || main == dtype::bf16 || main == dtype::f16 ? main : dtype::bf16;
+  auto const where = resolve_execution(options.device, options.dtype, processors(options.threads), stored);
   auto const plan = make_plan(options, spec, &weights, where, inputs);
   if (options.plan_only || !options.quiet) std::fputs(plan.text().c_str(), options.plan_only ? stdout : stderr);
   if (inputs.truncated > 0)
