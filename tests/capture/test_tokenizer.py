@@ -173,6 +173,87 @@ def test_kinds(tmp_path, name, options, change):
     assert_same_ids(saved(tmp_path, t), texts, t)
 
 
+def sentencepiece(fallback=True, **options):
+    """Characters, merges over them and, as in Llama, tokens for the bytes of all other characters."""
+    words = ["▁the", "the", "▁", "▁▁", "▁a", "ab", "er", "ther", "한국", "é", "▁rou", "ting"]
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    if fallback:
+        vocab |= {f"<0x{b:02X}>": len(vocab) + b for b in range(256)}
+    for c in sorted(set("".join(words)) | set("abcdefghijklmnopqrstuvwxyz.,0123ABC漢字かな가각")):
+        vocab.setdefault(c, len(vocab))
+    merges = []
+    for w in words:
+        for i in range(2, len(w) + 1):
+            if w[:i] not in vocab:
+                vocab[w[:i]] = len(vocab)
+                merges.append((w[:i - 1], w[i - 1]))
+    return Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=fallback, **options))
+
+
+def sentencepiece_variants():
+    def llama(t):
+        t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+
+    def metaspace(scheme, split):
+        def change(t):
+            t.pre_tokenizer = pre_tokenizers.Metaspace("▁", scheme, split)
+        return change
+
+    def added(t):
+        from tokenizers import AddedToken
+        llama(t)
+        t.add_special_tokens(["<s>", "</s>"])
+        t.add_tokens([AddedToken("abc", normalized=True), AddedToken("XYZ", normalized=False, lstrip=True)])
+        t.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+
+    def added_first(t):
+        t.pre_tokenizer = pre_tokenizers.Metaspace("▁", "first", False)
+        t.add_special_tokens(["<s>", "</s>"])
+
+    yield "prepend and replace", {}, llama
+    yield "prepend and replace, fused unknown", {"fuse_unk": True}, llama
+    yield "no fallback", {"fallback": False}, llama
+    yield "no fallback, fused unknown", {"fallback": False, "fuse_unk": True}, llama
+    yield "added tokens", {"fuse_unk": True}, added
+    yield "metaspace first", {"fuse_unk": True}, metaspace("first", False)
+    yield "metaspace first, added tokens", {"fuse_unk": True}, added_first
+    yield "metaspace always, split", {}, metaspace("always", True)
+    yield "metaspace never", {}, metaspace("never", True)
+    yield "ignore merges", {"ignore_merges": True}, metaspace("always", True)
+
+
+@pytest.mark.parametrize("name, options, change", list(sentencepiece_variants()),
+                         ids=lambda v: v if isinstance(v, str) else "")
+def test_sentencepiece(tmp_path, name, options, change):
+    t = sentencepiece(**options)
+    change(t)
+    texts = random_texts(800) + ["the routing", " the", "  the  routing ", "▁the", "a▁b", "abc the abcabc", "XYZ  XYZ a",
+                                 "<s>the</s> the", "the<s>", "한국어", "🙂🙂", "é e\u0301", "a\nb", "ther ther"]
+    assert_same_ids(saved(tmp_path, t), [x for x in texts if x], t)
+
+
+def test_sentencepiece_trained(tmp_path):
+    """As Mixtral's and Phi's: thousands of merges of a real text, the whole text one word; one long line too."""
+    from tokenizers import trainers
+    t = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    lines = [json.loads(line)["text"] for f in sorted((REPOSITORY / "examples/texts").glob("*.jsonl"))
+             for line in f.read_text(encoding="utf-8").splitlines()]
+    trainer = trainers.BpeTrainer(vocab_size=3000, show_progress=False, max_token_length=16,
+                                  special_tokens=["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)])
+    t.train_from_iterator((w for line in lines for w in line.split(" ")), trainer)
+    assert_same_ids(saved(tmp_path, t), lines + random_texts(1000) + [" ".join(lines), " ".join(lines) * 20], t)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_digits(tmp_path, single):
+    """As Granite's: digits apart, then bytes."""
+    t = byte_level()
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=single),
+                                               pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    assert_same_ids(saved(tmp_path, t), random_texts(500) + ["12 345", "a1b22", "½Ⅷ𝟘"], t)
+
+
 def test_merges_as_strings_and_as_pairs(tmp_path):
     def written(change):
         return lambda m: m | {"merges": [change(*(x.split(" ") if isinstance(x, str) else x)) for x in m["merges"]]}
@@ -225,15 +306,17 @@ def test_one_long_line_takes_linear_time(tmp_path, text):
 
 @pytest.mark.parametrize("key, change, place", [
     ("model", lambda m: m | {"type": "Unigram"}, "model.type: \"Unigram\" is not built yet"),
-    ("model", lambda m: m | {"byte_fallback": True}, "model.byte_fallback"),
+    ("model", lambda m: m | {"byte_fallback": True}, "model.byte_fallback: together with ByteLevel"),
     ("model", lambda m: m | {"end_of_word_suffix": "</w>"}, "model.end_of_word_suffix"),
     ("model", lambda m: m | {"merges": ["t h e"]}, "model.merges[0]"),
     ("model", lambda m: m | {"merges": [["t", "nowhere"]]}, "model.merges[0]"),
     ("model", lambda m: m | {"vocab": {"a": -1}}, "model.vocab.a"),
     ("model", lambda m: m | {"vocab": {"a": 1 << 60}}, "model.vocab.a"),
     ("normalizer", {"type": "Lowercase"}, "normalizer.type: \"Lowercase\" is not built yet; known: NFC"),
-    ("pre_tokenizer", {"type": "Metaspace"}, "pre_tokenizer.type: \"Metaspace\""),
-    ("pre_tokenizer", None, "only byte-level"),
+    ("pre_tokenizer", {"type": "Metaspace"}, "pre_tokenizer: has no \"replacement\""),
+    ("pre_tokenizer", {"type": "UnicodeScripts"}, "pre_tokenizer.type: \"UnicodeScripts\" is not built yet"),
+    ("pre_tokenizer", None, "model: has neither \"byte_fallback\" nor \"unk_token\""),
+    ("normalizer", {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"}, "normalizer.pattern: only \"String\""),
     ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated"}, r"\w is not supported"),
     ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"[a&&b]"}, "behavior": "Isolated"}, "&&"),
     ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"(a"}, "behavior": "Isolated"}, "pre_tokenizer.pattern"),

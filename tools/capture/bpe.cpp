@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bpe.hpp"
 
+#include <algorithm>
 #include <queue>
 #include <tuple>
 
@@ -60,6 +61,22 @@ bpe::merge const* bpe::find(std::int32_t left, std::int32_t right) const {
   return place == merges_.end() ? nullptr : &place->second;
 }
 
+void bpe::first_symbols(std::string_view& text, std::vector<std::int32_t>& ids) const {
+  if (characters.empty()) {
+    ids.push_back(byte_ids[static_cast<unsigned char>(text.front())]);
+    text.remove_prefix(1);
+    return;
+  }
+  auto const character = text.substr(0, first_code_point(text).length);
+  text.remove_prefix(character.size());
+  if (auto const place = characters.find(character); place != characters.end()) {
+    ids.push_back(place->second);
+    return;
+  }
+  for (char const c : character) ids.push_back(byte_ids[static_cast<unsigned char>(c)]);
+  if (std::find(ids.begin(), ids.end(), -1) != ids.end()) ids.assign(1, -1);
+}
+
 std::size_t bpe::encode(std::string_view piece, std::vector<std::int32_t>& ids) const {
   if (ignore_merges) {
     if (auto const place = whole.find(piece); place != whole.end()) {
@@ -71,17 +88,21 @@ std::size_t bpe::encode(std::string_view piece, std::vector<std::int32_t>& ids) 
   symbols.reserve(piece.size());
   std::size_t lost = 0;
   bool last_unknown = false;
-  for (char const c : piece) {
-    std::int32_t const id = byte_ids[static_cast<unsigned char>(c)];
-    bool const is_unknown = id < 0;
-    if (is_unknown && unknown < 0) {
-      ++lost;
-      continue;
+  std::vector<std::int32_t> first;
+  while (!piece.empty()) {
+    first.clear();
+    first_symbols(piece, first);
+    for (auto const id : first) {
+      bool const is_unknown = id < 0;
+      if (is_unknown && unknown < 0) {
+        ++lost;
+        continue;
+      }
+      if (is_unknown && last_unknown && fuse_unknown) continue;
+      last_unknown = is_unknown;
+      auto const n = static_cast<std::ptrdiff_t>(symbols.size());
+      symbols.push_back({is_unknown ? unknown : id, n - 1, n + 1, true});
     }
-    if (is_unknown && last_unknown && fuse_unknown) continue;
-    last_unknown = is_unknown;
-    auto const n = static_cast<std::ptrdiff_t>(symbols.size());
-    symbols.push_back({is_unknown ? unknown : id, n - 1, n + 1, true});
   }
   if (symbols.empty()) return lost;
   symbols.back().next = -1;

@@ -39,13 +39,16 @@ class bpe {
  public:
   bool ignore_merges = false;  ///< a piece that is a token stays whole
   bool fuse_unknown = false;   ///< neighbouring unknown bytes become one token
-  std::int32_t unknown = -1;   ///< token of a byte that the vocabulary lacks; -1: the byte gives no token
-  std::array<std::int32_t, 256> byte_ids{};
+  std::int32_t unknown = -1;   ///< token of what the vocabulary lacks; -1: it gives no token
+  std::array<std::int32_t, 256> byte_ids{};  ///< -1: none
+  /// Empty: the alphabet is the bytes. Otherwise it is these characters, and `byte_ids` are for the bytes of all others
+  /// ("byte fallback"), used if every byte of the character has one.
+  vocabulary characters;
   vocabulary whole;  ///< byte strings of all tokens; needed for ignore_merges
 
   void add_merge(std::int32_t left, std::int32_t right, std::int32_t merged, std::uint32_t rank);
 
-  /// Appends the ids of the piece; O(n log n). Returns how many bytes gave no token.
+  /// Appends the ids of the piece; O(n log n). Returns how many symbols gave no token.
   std::size_t encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
 
  private:
@@ -54,6 +57,8 @@ class bpe {
     std::int32_t id;
   };
   merge const* find(std::int32_t left, std::int32_t right) const;
+  // Ids of the next symbols of the text, at most one character; -1 for what the vocabulary lacks. Shortens the text.
+  void first_symbols(std::string_view& text, std::vector<std::int32_t>& ids) const;
 
   std::unordered_map<std::uint64_t, merge> merges_;
 };

@@ -135,7 +135,7 @@ std::vector<std::pair<std::size_t, std::size_t>> regex::matches(std::string_view
   return found;
 }
 
-std::vector<std::string_view> pretokenizer::split(std::string_view text, std::string& buffer) const {
+std::vector<std::string_view> pretokenizer::split(std::string_view text, bool at_start, std::string& buffer) const {
   std::vector<std::string_view> pieces{text};
   for (auto const& step : steps) {
     if (step.what == pretokenizer_step::kind::prefix_space) {
@@ -144,6 +144,23 @@ std::vector<std::string_view> pretokenizer::split(std::string_view text, std::st
         buffer = ' ' + std::string(pieces[0]);
         pieces[0] = buffer;
       }
+      continue;
+    }
+    if (step.what == pretokenizer_step::kind::metaspace) {
+      // Here too: the loader lets nothing cut the text before this step.
+      if (pieces.empty() || pieces[0].empty()) continue;
+      std::string marked;
+      for (char const c : pieces[0]) {
+        if (c == ' ')
+          marked += step.mark;
+        else
+          marked += c;
+      }
+      using prefix = pretokenizer_step::prefix;
+      if (!marked.starts_with(step.mark) && (step.where == prefix::always || (step.where == prefix::first && at_start)))
+        marked.insert(0, step.mark);
+      buffer = std::move(marked);
+      pieces[0] = buffer;
       continue;
     }
     std::vector<std::string_view> next;
@@ -155,6 +172,8 @@ std::vector<std::string_view> pretokenizer::split(std::string_view text, std::st
       std::size_t last = 0;
       for (auto const& [begin, end] : step.pattern->matches(piece)) {
         keep(last, begin, false);
+        last = begin;  // a match that is merged with what follows it is kept then
+        if (step.behavior == split_behavior::merged_with_next) continue;
         keep(begin, end, true);
         last = end;
       }

@@ -31,15 +31,22 @@ class regex {
 std::string pcre2_dialect(std::string_view pattern);
 
 /// What becomes of a match and of the text between matches.
-enum class split_behavior { isolated, removed };
+enum class split_behavior { isolated, removed, merged_with_next };
 
-/// One step of a pre-tokenizer: cuts every piece by a regular expression, or puts a space before it.
+/// One step of a pre-tokenizer.
 struct pretokenizer_step {
-  enum class kind { split, prefix_space };
-  kind what;
-  std::shared_ptr<regex const> pattern;
-  split_behavior behavior;
-  bool invert;
+  enum class kind {
+    split,         ///< cuts every piece by a regular expression
+    prefix_space,  ///< puts a space before the first piece if it has none
+    metaspace      ///< spaces become `mark`, which is put before the piece too if it has none there
+  };
+  enum class prefix { never, first, always };  ///< of a metaspace: first = at the beginning of the text only
+  kind what = kind::split;
+  std::shared_ptr<regex const> pattern = {};
+  split_behavior behavior = split_behavior::isolated;
+  bool invert = false;
+  std::string mark = {};
+  prefix where = prefix::never;
 };
 
 /// The pieces of one stretch of text. `buffer` keeps text that the steps made and must outlive the views.
@@ -47,7 +54,8 @@ class pretokenizer {
  public:
   std::vector<pretokenizer_step> steps;
 
-  std::vector<std::string_view> split(std::string_view text, std::string& buffer) const;
+  /// `at_start`: the stretch is the beginning of the whole text.
+  std::vector<std::string_view> split(std::string_view text, bool at_start, std::string& buffer) const;
 };
 
 }  // namespace moeroute::capture

@@ -19,13 +19,9 @@ class tokenizer_loader {
   tokenizer load(std::filesystem::path const& folder) {
     auto const json = read_json(folder / "tokenizer.json");
     json_view const top(json, (folder / "tokenizer.json").string());
+    if (top.has("pre_tokenizer")) pre_tokenizer(top.at("pre_tokenizer"));
     model(top.at("model"));
     if (top.has("normalizer")) normalizer(top.at("normalizer"));
-    if (!top.has("pre_tokenizer"))
-      top.refuse("\"pre_tokenizer\": only byte-level tokenizers are built yet, and this one has none");
-    pre_tokenizer(top.at("pre_tokenizer"));
-    if (!byte_level_)
-      top.at("pre_tokenizer").refuse("only byte-level tokenizers are built yet, and there is no ByteLevel in it");
     if (top.has("added_tokens")) added_tokens(top.at("added_tokens"));
     if (top.has("post_processor")) post_processor(top.at("post_processor"));
     if (std::filesystem::exists(folder / "tokenizer_config.json")) special_tokens(folder / "tokenizer_config.json");
@@ -49,8 +45,10 @@ class tokenizer_loader {
       if (model.has(key) && !model.at(key).string().empty()) model.at(key).refuse("is not built yet; must be empty");
     if (model.has("dropout") && model.at("dropout").number() != 0)
       model.at("dropout").refuse("is for training; must be null or 0");
-    if (model.has("byte_fallback") && model.at("byte_fallback").boolean())
-      model.at("byte_fallback").refuse("SentencePiece BPE with byte fallback is not built yet");
+    bool const fallback = model.has("byte_fallback") && model.at("byte_fallback").boolean();
+    if (byte_level_ && fallback) model.at("byte_fallback").refuse("together with ByteLevel is not built yet");
+    if (!byte_level_ && !fallback && !model.has("unk_token"))
+      model.refuse("has neither \"byte_fallback\" nor \"unk_token\", and there is no ByteLevel pre-tokenizer");
 
     auto const vocab = model.at("vocab");
     if (!vocab.raw().is_object()) vocab.refuse("expected an object of token to id");
@@ -58,13 +56,26 @@ class tokenizer_loader {
       auto const id =
           static_cast<std::int32_t>(json_view(value, vocab.file(), "model.vocab." + token).integer(0, largest_id));
       ids_.emplace(token, id);
+      if (!byte_level_) {
+        if (!token.empty() && first_code_point(token).length == token.size()) out_.model_.characters.emplace(token, id);
+        out_.model_.whole.emplace(token, id);
+        set_piece(id, unmarked(token));
+        continue;
+      }
       auto bytes = alphabet_.bytes(token);
       set_piece(id, bytes ? *bytes : token);
       if (bytes) out_.model_.whole.emplace(std::move(*bytes), id);
     }
+    if (!byte_level_ && out_.model_.characters.empty()) vocab.refuse("has no token of one character");
+    constexpr char const* digits = "0123456789ABCDEF";
     for (unsigned byte = 0; byte < 256; ++byte) {
-      auto const id = find(alphabet_.character(static_cast<unsigned char>(byte)));
+      std::optional<std::int32_t> id;
+      if (byte_level_)
+        id = find(alphabet_.character(static_cast<unsigned char>(byte)));
+      else if (fallback)
+        id = find(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + '>');
       out_.model_.byte_ids[byte] = id.value_or(-1);
+      if (id && !byte_level_) set_piece(*id, std::string(1, static_cast<char>(byte)));
     }
     merges(model.at("merges"));
     out_.model_.ignore_merges = model.has("ignore_merges") && model.at("ignore_merges").boolean();
@@ -98,12 +109,20 @@ class tokenizer_loader {
 
   void normalizer(json_view const& node) {
     auto const type = node.at("type");
+    using kind = tokenizer::replacement::kind;
     if (type.string() == "NFC") {
-      out_.compose_ = true;
+      out_.normalizer_.push_back({kind::compose});
+    } else if (type.string() == "Prepend") {
+      out_.normalizer_.push_back({kind::prepend, "", node.at("prepend").string()});
+    } else if (type.string() == "Replace") {
+      auto const pattern = node.at("pattern");
+      if (!pattern.has("String")) pattern.refuse("only \"String\" is built yet");
+      if (pattern.at("String").string().empty()) pattern.at("String").refuse("is empty");
+      out_.normalizer_.push_back({kind::replace, pattern.at("String").string(), node.at("content").string()});
     } else if (type.string() == "Sequence") {
       for (auto const& inner : node.at("normalizers").elements()) normalizer(inner);
     } else {
-      unknown(type, "NFC, Sequence");
+      unknown(type, "NFC, Prepend, Replace, Sequence");
     }
   }
 
@@ -119,12 +138,16 @@ class tokenizer_loader {
       if (node.has("add_prefix_space") && node.at("add_prefix_space").boolean()) {
         if (!out_.pretokenizer_.steps.empty())
           node.at("add_prefix_space").refuse("after another pre-tokenizer is not built yet");
-        out_.pretokenizer_.steps.push_back(
-            {pretokenizer_step::kind::prefix_space, nullptr, split_behavior::isolated, false});
+        out_.pretokenizer_.steps.push_back({.what = pretokenizer_step::kind::prefix_space});
       }
       if (!node.has("use_regex") || node.at("use_regex").boolean())
         add_split(node, R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
                   split_behavior::isolated, false);
+    } else if (type.string() == "Digits") {
+      bool const single = node.has("individual_digits") && node.at("individual_digits").boolean();
+      add_split(node, single ? R"(\p{N})" : R"(\p{N}+)", split_behavior::isolated, false);
+    } else if (type.string() == "Metaspace") {
+      metaspace(node);
     } else if (type.string() == "Split") {
       auto const pattern = node.at("pattern");
       auto const behavior = node.at("behavior");
@@ -133,22 +156,57 @@ class tokenizer_loader {
       if (pattern.has("Regex")) {
         text = pattern.at("Regex").string();
       } else {
-        for (char const c : pattern.at("String").string()) {
-          if (std::string_view("\\^$.[]|()?*+{}").find(c) != std::string_view::npos) text += '\\';
-          text += c;
-        }
+        text = escaped(pattern.at("String").string());
       }
       add_split(pattern, text, behavior.string() == "Removed" ? split_behavior::removed : split_behavior::isolated,
                 node.has("invert") && node.at("invert").boolean());
     } else {
-      unknown(type, "ByteLevel, Split, Sequence");
+      unknown(type, "ByteLevel, Split, Digits, Metaspace, Sequence");
     }
+  }
+
+  void metaspace(json_view const& node) {
+    if (!out_.pretokenizer_.steps.empty()) node.refuse("after another pre-tokenizer is not built yet");
+    pretokenizer_step step{.what = pretokenizer_step::kind::metaspace, .mark = node.at("replacement").string()};
+    using prefix = pretokenizer_step::prefix;
+    if (node.has("prepend_scheme")) {
+      auto const scheme = node.at("prepend_scheme");
+      if (scheme.string() == "always")
+        step.where = prefix::always;
+      else if (scheme.string() == "first")
+        step.where = prefix::first;
+      else if (scheme.string() != "never")
+        unknown(scheme, "always, first, never");
+    } else {
+      // Files from before prepend_scheme.
+      step.where = !node.has("add_prefix_space") || node.at("add_prefix_space").boolean() ? prefix::always : prefix::never;
+    }
+    auto const mark = step.mark;
+    out_.pretokenizer_.steps.push_back(std::move(step));
+    if (!node.has("split") || node.at("split").boolean())
+      add_split(node, escaped(mark), split_behavior::merged_with_next, false);
+  }
+
+  static std::string escaped(std::string_view text) {
+    std::string out;
+    for (char const c : text) {
+      if (std::string_view("\\^$.[]|()?*+{}").find(c) != std::string_view::npos) out += '\\';
+      out += c;
+    }
+    return out;
+  }
+
+  // A token as its reader wants to see it: SentencePiece writes a space as U+2581.
+  static std::string unmarked(std::string_view token) {
+    std::string out(token);
+    for (auto at = out.find("\u2581"); at != std::string::npos; at = out.find("\u2581", at)) out.replace(at, 3, " ");
+    return out;
   }
 
   void add_split(json_view const& place, std::string const& pattern, split_behavior behavior, bool invert) {
     try {
       out_.pretokenizer_.steps.push_back(
-          {pretokenizer_step::kind::split, std::make_shared<regex const>(pattern), behavior, invert});
+          {.pattern = std::make_shared<regex const>(pattern), .behavior = behavior, .invert = invert});
     } catch (std::invalid_argument const& e) {
       place.refuse(e.what());
     }
@@ -167,7 +225,7 @@ class tokenizer_loader {
       ids_.insert_or_assign(token.content, token.id);
       set_piece(token.id, token.content);
       if (token.normalized)
-        out_.after_normalizing_.add(token, out_.compose_ ? nfc(token.content) : token.content);
+        out_.after_normalizing_.add(token, out_.normalized(token.content));
       else
         out_.before_normalizing_.add(token, token.content);
     }
@@ -236,28 +294,50 @@ tokenizer tokenizer::load(std::filesystem::path const& folder) { return tokenize
 
 std::vector<std::int32_t> tokenizer::encode(std::string_view text) const {
   std::vector<std::int32_t> ids = prefix_;
-  std::string normalized;
   for (auto const& part : before_normalizing_.split(text)) {
     if (part.id >= 0) {
       ids.push_back(part.id);
       continue;
     }
-    std::string_view rest = part.text;
-    if (compose_) rest = normalized = nfc(rest);
-    for (auto const& inner : after_normalizing_.split(rest)) {
+    // What a normalizer puts before the text belongs to its first piece.
+    bool at_start = part.text.data() == text.data();
+    auto const rest = normalizer_.empty() ? std::string() : normalized(part.text);
+    for (auto const& inner : after_normalizing_.split(normalizer_.empty() ? part.text : std::string_view(rest))) {
       if (inner.id >= 0)
         ids.push_back(inner.id);
       else
-        encode_part(inner.text, ids);
+        encode_part(inner.text, at_start, ids);
+      at_start = false;
     }
   }
   ids.insert(ids.end(), suffix_.begin(), suffix_.end());
   return ids;
 }
 
-void tokenizer::encode_part(std::string_view text, std::vector<std::int32_t>& ids) const {
+std::string tokenizer::normalized(std::string_view text) const {
+  std::string out(text);
+  for (auto const& step : normalizer_) {
+    using kind = replacement::kind;
+    if (step.what == kind::compose) {
+      out = nfc(out);
+    } else if (step.what == kind::prepend) {
+      if (!out.empty()) out.insert(0, step.content);
+    } else {
+      std::string next;
+      std::size_t last = 0;
+      for (auto at = out.find(step.pattern); at != std::string::npos; at = out.find(step.pattern, last)) {
+        next.append(out, last, at - last).append(step.content);
+        last = at + step.pattern.size();
+      }
+      out = next.append(out, last);
+    }
+  }
+  return out;
+}
+
+void tokenizer::encode_part(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const {
   std::string buffer;
-  for (auto const piece : pretokenizer_.split(text, buffer)) model_.encode(piece, ids);
+  for (auto const piece : pretokenizer_.split(text, at_start, buffer)) model_.encode(piece, ids);
 }
 
 std::string const& tokenizer::piece(std::int32_t id) const {

@@ -17,8 +17,9 @@ namespace moeroute::capture {
 
 /// The tokenizer that a tokenizer.json describes: the same ids as Hugging Face tokenizers.
 ///
-/// Built today: byte-level BPE with an NFC normalizer or none, ByteLevel and Split pre-tokenizers. Anything else in the
-/// file is refused on loading with a format_error that names file and key.
+/// Built today: byte-level BPE, and SentencePiece's BPE over characters with byte fallback; the normalizers NFC, Prepend
+/// and Replace; the pre-tokenizers ByteLevel, Split, Digits, Metaspace, or none. Anything else in the file is refused on
+/// loading with a format_error that names file and key.
 class tokenizer {
  public:
   /// Reads tokenizer.json in `folder`, and tokenizer_config.json beside it for add_bos_token and add_eos_token.
@@ -37,9 +38,16 @@ class tokenizer {
  private:
   friend class tokenizer_loader;
 
-  void encode_part(std::string_view text, std::vector<std::int32_t>& ids) const;
+  struct replacement {
+    enum class kind { compose, prepend, replace };  // compose: normalise to NFC
+    kind what;
+    std::string pattern = {}, content = {};
+  };
 
-  bool compose_ = false;  // normalise to NFC
+  std::string normalized(std::string_view text) const;
+  void encode_part(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const;
+
+  std::vector<replacement> normalizer_;
   added_token_finder before_normalizing_, after_normalizing_;
   pretokenizer pretokenizer_;
   bpe model_;
