@@ -18,7 +18,7 @@ FAST = ["--permutations", "199", "--bootstrap", "200"]
 
 
 def run(*args, **kwargs):
-    return subprocess.run([str(BIN / "moeroute"), *map(str, args)], capture_output=True, text=True, timeout=120, **kwargs)
+    return subprocess.run([str(BIN / "moeroute"), *map(str, args)], capture_output=True, text=True, timeout=600, **kwargs)
 
 
 def analyze(trace, out, *args):
