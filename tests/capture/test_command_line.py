@@ -271,3 +271,24 @@ def test_what_cannot_fit_is_refused_at_once(tiny, tmp_path):
     assert result.returncode == 3 and "of memory" in result.stderr and "parameters" in result.stdout
     result = run(tiny, "--plan", "--text", "the routing", "-o", tmp_path / "t")
     assert result.returncode == 0 and "1 documents" in result.stdout and not (tmp_path / "t").exists()
+
+
+def test_family_given_on_the_command_line(tiny, tmp_path):
+    """A fork with a name of its own runs as the family that it is."""
+    folder = copied(tiny, tmp_path / "m", model_type="olmoe_of_somebody")
+    assert "is not a family" in fail(1, folder, "--text", "the routing", "-o", tmp_path / "t", *ONE)
+    succeed(folder, "--text", "the routing", "-o", tmp_path / "t", "--model-type", "olmoe", *ONE)
+    succeed(tiny, "--text", "the routing", "-o", tmp_path / "u", *ONE)
+    shard = "shard-00000.safetensors"
+    assert (tmp_path / "t" / shard).read_bytes() == (tmp_path / "u" / shard).read_bytes()
+    message = fail(2, tiny, "--text", "x", "-o", tmp_path / "v", "--model-type", "gpt2", *ONE)
+    assert '--model-type "gpt2" is not a family' in message
+
+
+def test_float16(tiny, tmp_path):
+    for dtype in ("float32", "float16"):
+        succeed(tiny, "--text", "the routing of the experts", "-o", tmp_path / dtype, "--dtype", dtype, *ONE)
+    wide, narrow = (Trace(tmp_path / d) for d in ("float32", "float16"))
+    assert narrow.manifest["tensors"]["logits"] == "F16"
+    z, h = (t.arrays[0]["layers.0.logits"].astype("float32") for t in (wide, narrow))
+    assert 0 < abs(z - h).max() < 0.02 * abs(z).max()

@@ -222,12 +222,14 @@ double positive(json_view const& value) {
 // Reads the fields of one config.json into a model_spec.
 class config_reader {
  public:
-  explicit config_reader(json_view const& config) : config_{config} {
-    auto const type = config.at("model_type");
+  config_reader(json_view const& config, std::string const& model_type) : config_{config} {
+    auto const& name = model_type.empty() ? config.at("model_type").string() : model_type;
     for (auto const& f : table)
-      if (f.model_type == type.string()) spec_.kind = &f;
-    if (spec_.kind == nullptr)
-      type.refuse("\"" + type.string() + "\" is not a family this program knows; known: " + known_families());
+      if (f.model_type == name) spec_.kind = &f;
+    if (spec_.kind != nullptr) return;
+    auto const text = "\"" + name + "\" is not a family this program knows; known: " + known_families();
+    if (!model_type.empty()) throw argument_error("--model-type " + text);
+    config.at("model_type").refuse(text);
   }
 
   model_spec read() {
@@ -441,11 +443,11 @@ std::vector<std::int64_t> model_spec::moe_layers() const {
   return numbers;
 }
 
-model_spec read_config(std::filesystem::path const& folder) {
+model_spec read_config(std::filesystem::path const& folder, std::string const& model_type) {
   auto const path = folder / "config.json";
   auto const json = read_json(path);
   json_view const config(json, path.string());
-  return config_reader(config).read();
+  return config_reader(config, model_type).read();
 }
 
 std::string tensor_name(std::string_view pattern, std::int64_t layer, std::int64_t expert) {

@@ -139,7 +139,8 @@ struct expected_tensor {
 };
 
 /// Reads config.json in `folder`. Throws format_error naming file and key for what is missing, impossible or not built.
-model_spec read_config(std::filesystem::path const& folder);
+/// `model_type`, if not empty, stands in for that of the file.
+model_spec read_config(std::filesystem::path const& folder, std::string const& model_type = "");
 
 /// Every tensor of the model with its shape, experts one by one where the family stores them so; the head only where it
 /// is not tied.

@@ -71,6 +71,7 @@ int main(int argc, char** argv) {
   app.add_option("model", options.model, "Model folder, or owner/name in the local Hugging Face cache");
   app.add_option("texts", options.inputs.files,
                  ".jsonl: one document a line; other files: one document each; -: JSON lines on standard input");
+  app.add_option("--model-type", options.model_type, "Family to run it as, instead of model_type in config.json");
   app.add_option("--tokenizer", options.tokenizer, "Folder of tokenizer.json, if it is not the model's");
   app.add_option("-o,--out", options.out, "Folder of the trace");
   app.add_option("--text", options.inputs.texts, "A text given here; may be repeated")
@@ -95,7 +96,7 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
-  app.add_option("--dtype", options.dtype, "auto (float32 on the CPU, as stored elsewhere), float32 or bfloat16")
+  app.add_option("--dtype", options.dtype, "auto (float32 on the CPU, as stored elsewhere), float32, float16 or bfloat16")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (default: all processors)")->check(CLI::PositiveNumber);
   auto* resume = app.add_flag("--resume", options.resume, "Go on where an earlier run of the same command stopped");

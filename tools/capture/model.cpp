@@ -258,10 +258,12 @@ execution resolve_execution(std::string const& device, std::string const& type, 
       out.type = dtype::f32;
     else if (type == "bfloat16")
       out.type = dtype::bf16;
+    else if (type == "float16")
+      out.type = dtype::f16;
     else if (type == "auto")
       out.type = out.device == "cpu" ? dtype::f32 : stored;
     else
-      throw argument_error("--dtype " + type + ": expected auto, float32 or bfloat16");
+      throw argument_error("--dtype " + type + ": expected auto, float32, float16 or bfloat16");
     return out;
   });
 }

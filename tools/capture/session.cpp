@@ -370,7 +370,7 @@ int finish(output_folder const& out, trace_manifest& manifest, capture_options c
 
 int capture(capture_options const& options) {
   auto const folder = find_model(options.model);
-  auto const spec = read_config(folder);
+  auto const spec = read_config(folder, options.model_type);
   if (options.max_tokens > static_cast<std::uint64_t>(spec.max_positions))
     throw usage_error("--max-tokens " + std::to_string(options.max_tokens) +
                       ": the model has max_position_embeddings " + std::to_string(spec.max_positions));

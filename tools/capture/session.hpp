@@ -15,6 +15,7 @@ namespace moeroute::capture {
 struct capture_options {
   std::string model;
   std::string tokenizer;  ///< folder of tokenizer.json; empty: that of the model
+  std::string model_type;  ///< family instead of that of config.json; empty: as there
   input_options inputs;
   std::filesystem::path out;
   std::string device = "auto", dtype = "auto";
