@@ -292,3 +292,24 @@ def test_float16(tiny, tmp_path):
     assert narrow.manifest["tensors"]["logits"] == "F16"
     z, h = (t.arrays[0]["layers.0.logits"].astype("float32") for t in (wide, narrow))
     assert 0 < abs(z - h).max() < 0.02 * abs(z).max()
+
+
+def test_token_ids(tiny, tmp_path):
+    """Documents of ids for models without a tokenizer.json: the same routing as their text."""
+    succeed(tiny, "--text", "the routing of the experts", "-o", tmp_path / "t", *ONE)
+    ids = Trace(tmp_path / "t").arrays[0]["token_ids"].tolist()
+    folder = copied(tiny, tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    file = tmp_path / "ids.jsonl"
+    file.write_text(json.dumps({"id": "a", "ids": ids, "label": "en"}))
+    succeed(folder, file, "-o", tmp_path / "u", "--token-ids", "ids", *ONE)
+    text, given = Trace(tmp_path / "t"), Trace(tmp_path / "u")
+    assert (given.documents[0]["id"], given.documents[0]["labels"]) == ("a", {"label": "en"})
+    for name, column in text.arrays[0].items():
+        assert np.array_equal(column, given.arrays[0][name], equal_nan=column.dtype.kind == "f"), name
+    for line, words in (({"ids": [1, -2]}, "holds -2, which is no token id"), ({"ids": [1, 2.5]}, "holds 2.5"),
+                        ({"ids": "1 2"}, "is not an array of token ids"), ({"ids": []}, "the document is empty"),
+                        ({"ids": [1, 300]}, "id 300")):
+        file.write_text(json.dumps(line))
+        assert words in fail(1, folder, file, "-o", tmp_path / "v", "--token-ids", "ids", *ONE)
+    assert "with --token-ids documents are ids" in fail(2, folder, "--text", "x", "-o", tmp_path / "v", "--token-ids", "ids", *ONE)

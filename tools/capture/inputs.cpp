@@ -38,6 +38,7 @@ class reader {
   void read_all() {
     for (std::size_t i = 0; i < options_.texts.size() && !done(); ++i) {
       std::string const place = "--text:" + std::to_string(i + 1);
+      if (!options_.ids_field.empty()) throw argument_error("--text is a text; with --token-ids documents are ids");
       give({"text-" + std::to_string(i + 1), {}, place, place, checked(options_.texts[i], place)});
     }
     for (auto const& file : options_.files) {
@@ -65,6 +66,8 @@ class reader {
     for (char const* not_built : {".json", ".csv", ".tsv", ".gz", ".zst", ".parquet"})
       if (extension == not_built)
         throw format_error(name, extension, "this kind of file is not built yet; give .jsonl or plain text");
+    if (!options_.ids_field.empty() && extension != ".jsonl")
+      throw argument_error("--token-ids reads .jsonl files, not " + name);
     std::string const text = checked(standard ? read_standard_input() : read_text(file), name);
     std::string const short_name = standard ? "-" : fs::path(file).filename().string();
     if (extension != ".jsonl" && !options_.lines) {
@@ -82,11 +85,25 @@ class reader {
       if (extension == ".jsonl") {
         if (content.find_first_not_of(" \t\r") == std::string_view::npos) continue;
         give(from_json(content, name, number,
-                       {stem + ":" + number, {}, short_name + ":" + number, name + ":" + number, {}}));
+                       {stem + ":" + number, {}, short_name + ":" + number, name + ":" + number}));
       } else {
         give({stem + ":" + number, {}, short_name + ":" + number, name + ":" + number, std::string(content)});
       }
     }
+  }
+
+  std::vector<std::int32_t> token_ids(nlohmann::json const& json, std::string const& name,
+                                      std::string const& number) const {
+    auto const& field = options_.ids_field;
+    auto const refuse = [&](std::string const& what) { throw format_error(name, number, "field \"" + field + "\" " + what); };
+    if (!json.contains(field) || !json[field].is_array()) refuse("is not an array of token ids");
+    std::vector<std::int32_t> ids;
+    for (auto const& id : json[field]) {
+      if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::numeric_limits<std::int32_t>::max())
+        refuse("holds " + id.dump() + ", which is no token id");
+      ids.push_back(id.get<std::int32_t>());
+    }
+    return ids;
   }
 
   document from_json(std::string_view line, std::string const& name, std::string const& number, document out) const {
@@ -97,11 +114,15 @@ class reader {
       throw format_error(name, number, "is not valid JSON (column " + std::to_string(e.byte) + ")");
     }
     if (!json.is_object()) throw format_error(name, number, "is not a JSON object");
-    if (!json.contains(options_.text_field))
+    if (!options_.ids_field.empty())
+      out.ids = token_ids(json, name, number);
+    else if (!json.contains(options_.text_field))
       throw format_error(name, number, "has no field \"" + options_.text_field + "\"; name it with --text-field");
-    if (!json[options_.text_field].is_string())
-      throw format_error(name, number, "field \"" + options_.text_field + "\" is not a string");
-    out.text = json[options_.text_field].get<std::string>();
+    if (options_.ids_field.empty()) {
+      if (!json[options_.text_field].is_string())
+        throw format_error(name, number, "field \"" + options_.text_field + "\" is not a string");
+      out.text = json[options_.text_field].get<std::string>();
+    }
     if (json.contains("id") && options_.text_field != "id") {
       if (!json["id"].is_string() && !json["id"].is_number_integer())
         throw format_error(name, number, "field \"id\" is neither a string nor an integer");
@@ -120,7 +141,7 @@ class reader {
   }
 
   void give(document&& d) {
-    if (d.text.empty()) {
+    if (d.text.empty() && d.ids.empty()) {
       if (options_.skip_empty) return;
       auto const colon = d.place.rfind(':');
       throw format_error(d.place.substr(0, colon), d.place.substr(colon + 1),

@@ -18,13 +18,15 @@ struct document {
   std::map<std::string, std::string> labels;
   std::string source;  ///< file name and line, for the trace
   std::string place;   ///< path and line, for messages
-  std::string text;
+  std::string text = {};
+  std::vector<std::int32_t> ids = {};  ///< of its tokens, if the file has them instead of a text
 };
 
 struct input_options {
   std::vector<std::string> files;  ///< .jsonl, any other text, or "-" for JSON lines on standard input
   std::vector<std::string> texts;  ///< given on the command line
   std::string text_field = "text";
+  std::string ids_field;                                    ///< this field holds token ids instead; empty: none
   std::string label_field;                                  ///< this field becomes the label "label"; empty: none
   std::vector<std::pair<std::string, std::string>> labels;  ///< put on every document
   std::uint64_t max_documents = std::numeric_limits<std::uint64_t>::max();

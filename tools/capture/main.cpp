@@ -79,6 +79,8 @@ int main(int argc, char** argv) {
       ->allow_extra_args(false);
   app.add_option("--text-field", options.inputs.text_field, "Field of a JSON line that holds the text")
       ->capture_default_str();
+  app.add_option("--token-ids", options.inputs.ids_field,
+                 "Field of a JSON line that holds an array of token ids; no text and no tokenizer then");
   app.add_option("--label-field", options.inputs.label_field, "Field of a JSON line that becomes the label \"label\"");
   app.add_option("--label", labels, "key=value put on every document; may be repeated")
       ->take_all()

@@ -58,7 +58,8 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
     hash.update(std::as_bytes(std::span<char const>(framed)));
   };
   read_documents(options.inputs, [&](document&& d) {
-    tokenized t{std::move(d.id), std::move(d.source), std::move(d.labels), words.encode(d.text)};
+    tokenized t{std::move(d.id), std::move(d.source), std::move(d.labels),
+                options.inputs.ids_field.empty() ? words.encode(d.text) : std::move(d.ids)};
     if (t.ids.empty()) {
       if (options.inputs.skip_empty) return;
       auto const colon = d.place.rfind(':');
@@ -67,7 +68,8 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
     }
     auto const largest = *std::max_element(t.ids.begin(), t.ids.end());
     if (largest >= spec.vocabulary)
-      throw format_error((folder / "tokenizer.json").string(), "id " + std::to_string(largest),
+      throw format_error(options.inputs.ids_field.empty() ? (folder / "tokenizer.json").string() : d.place,
+                         "id " + std::to_string(largest),
                          "is outside the model's vocab_size of " + std::to_string(spec.vocabulary) +
                              "; tokenizer and model do not belong together");
     if (t.ids.size() > longest) {
@@ -188,8 +190,8 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
              {"parameters", parameters(spec)},
              {"dtype", dtype_name(weights.main_type())},
              {"config_sha256", file_sha256(folder / "config.json")},
-             {"weights_sha256", weights.sha256()},
-             {"tokenizer_sha256", file_sha256(words_folder / "tokenizer.json")}};
+             {"weights_sha256", weights.sha256()}};
+  if (options.inputs.ids_field.empty()) m.model["tokenizer_sha256"] = file_sha256(words_folder / "tokenizer.json");
   m.run = {{"device", where.device},
            {"dtype", dtype_name(where.type)},
            {"attention", "scaled_dot_product"},
@@ -378,7 +380,7 @@ int capture(capture_options const& options) {
   tokenized_inputs inputs;
   auto const words_folder = options.tokenizer.empty() ? folder : fs::path(options.tokenizer);
   if (has_inputs(options)) {
-    words = tokenizer::load(words_folder);
+    if (options.inputs.ids_field.empty()) words = tokenizer::load(words_folder);
     inputs = read_inputs(options, words, words_folder, spec);
   }
   bool const has_weights =
