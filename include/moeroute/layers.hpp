@@ -4,5 +4,8 @@
 
 // All of layers/: statistics across layers.
 #include <moeroute/layers/lag_correlation.hpp>
+#include <moeroute/layers/layer_order.hpp>
+#include <moeroute/layers/layer_similarity.hpp>
+#include <moeroute/layers/periodicity.hpp>
 
 #endif

@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -93,50 +96,219 @@ TEST_CASE("lag_correlation: the p-value of two layers is that of all permutation
 
 TEST_CASE("lag_correlation: p-values equal a slow permutation test written out") {
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
-    auto const p = planted(7, 9, 2, 0.4, seed);
-    index_t const lags = 6, draws = 99;
-    auto const pearson = [&](double const* a, double const* b) {
-      long double x = 0, y = 0, xx = 0, yy = 0, xy = 0, n = 9;
-      for (int e = 0; e < 9; ++e) x += a[e], y += b[e], xx += a[e] * a[e], yy += b[e] * b[e], xy += a[e] * b[e];
+    index_t const layers = 7, experts = seed % 2 ? 9 : 70, lags = 6, draws = 99;
+    auto const p = planted(layers, experts, 2, experts == 9 ? 0.4 : 0.1, seed);
+    auto const pearson_of = [&](double const* a, double const* b) {
+      long double x = 0, y = 0, xx = 0, yy = 0, xy = 0, n = static_cast<long double>(experts);
+      for (index_t e = 0; e < experts; ++e)
+        x += a[e], y += b[e], xx += a[e] * a[e], yy += b[e] * b[e], xy += a[e] * b[e];
       return (xy - x * y / n) / std::sqrt((xx - x * x / n) * (yy - y * y / n));
     };
+    // Lags of few pairs are noisy: each is measured in standard deviations.
     auto const statistics = [&](std::vector<double> const& x) {
-      std::vector<long double> z;
+      std::vector<long double> t;
       for (index_t d = 1; d <= lags; ++d) {
         long double sum = 0;
-        for (index_t l = 0; l + d < 7; ++l) sum += std::atanh(pearson(x.data() + l * 9, x.data() + (l + d) * 9));
-        z.push_back(sum / static_cast<long double>(7 - d));
+        for (index_t l = 0; l + d < layers; ++l)
+          sum += pearson_of(x.data() + l * experts, x.data() + (l + d) * experts);
+        t.push_back(std::abs(sum) / std::sqrt(static_cast<long double>(layers - d)));
       }
-      return z;
+      return t;
     };
     std::vector<std::vector<long double>> null;
+    std::vector<std::uint32_t> words;
     for (std::uint32_t b = 0; b < draws; ++b) {
       auto x = p.x;
-      for (std::uint32_t l = 0; l < 7; ++l) {
-        auto const order = expert_permutation(1, b, l, 9);
-        for (std::size_t e = 0; e < 9; ++e) x[l * 9 + e] = p.x[l * 9 + static_cast<std::size_t>(order[e])];
-      }
+      for (std::uint32_t l = 0; l < layers; ++l)
+        detail::shuffle_values(x.data() + l * experts, experts, 1, b, l, words);
       null.push_back(statistics(x));
     }
-    auto observed = statistics(p.x);
-    // Lags of few pairs are noisy: each is measured in its own standard deviations.
-    for (std::size_t j = 0; j < observed.size(); ++j) {
-      long double square = 0;
-      for (auto const& z : null) square += z[j] * z[j] / static_cast<long double>(draws);
-      observed[j] = std::abs(observed[j]) / std::sqrt(square);
-      for (auto& z : null) z[j] = std::abs(z[j]) / std::sqrt(square);
-    }
+    auto const observed = statistics(p.x);
     auto const r = lag_correlation(p.view(), quick(lags, draws));
     for (std::size_t j = 0; j < observed.size(); ++j) {
       int own = 1, any = 1;
-      for (auto const& z : null) {
-        own += z[j] >= observed[j];
-        any += *std::max_element(z.begin(), z.end()) >= observed[j];
+      for (auto const& t : null) {
+        own += t[j] >= observed[j];
+        any += *std::max_element(t.begin(), t.end()) >= observed[j];
       }
       INFO("seed " << seed << ", lag " << j + 1);
       CHECK(r.lags[j].p_value == doctest::Approx(own / 100.0).epsilon(1e-12));
       CHECK(r.lags[j].p_adjusted == doctest::Approx(any / 100.0).epsilon(1e-12));
     }
+  }
+}
+
+TEST_CASE("lag_correlation: the sum over pairs has the permutation mean 0 and variance pairs/(E-1)") {
+  // Profiles with one dominating expert, where a normal approximation would be poor.
+  auto p = planted(6, 5, 0, 0, 3);
+  for (std::size_t i = 0; i < p.x.size(); i += 5) p.x[i] += 20;
+  auto const unit = detail::unit_profiles_of(p.view(), profile_correlation::pearson, "test");
+  std::vector<std::uint32_t> words;
+  for (index_t const delta : {1, 2}) {
+    double sum = 0, square = 0;
+    std::uint32_t const draws = 40000;
+    for (std::uint32_t b = 0; b < draws; ++b) {
+      auto x = unit.values;
+      for (std::uint32_t l = 0; l < 6; ++l) detail::shuffle_values(x.data() + l * 5, 5, 2, b, l, words);
+      double s = 0;
+      for (index_t l = 0; l + delta < 6; ++l)
+        for (index_t e = 0; e < 5; ++e)
+          s += x[static_cast<std::size_t>(l * 5 + e)] * x[static_cast<std::size_t>((l + delta) * 5 + e)];
+      sum += s;
+      square += s * s;
+    }
+    double const want = static_cast<double>(6 - delta) / 4;
+    CHECK(std::abs(sum / draws) < 5 * std::sqrt(want / draws));
+    CHECK(square / draws == doctest::Approx(want).epsilon(0.03));
+  }
+}
+
+TEST_CASE("lag_correlation: every order of a shuffle is equally likely, and every draw is its own") {
+  std::vector<int> seen(24);
+  std::vector<std::uint32_t> words;
+  for (std::uint32_t b = 0; b < 24000; ++b) {
+    std::vector<double> x{0, 1, 2, 3};
+    detail::shuffle_values(x.data(), 4, 9, b, 7, words);
+    std::vector<double> order{0, 1, 2, 3};
+    std::size_t rank = 0;
+    for (; order != x; ++rank) std::next_permutation(order.begin(), order.end());
+    ++seen[rank];
+  }
+  double chi = 0;
+  for (int const n : seen) chi += (n - 1000.0) * (n - 1000.0) / 1000;
+  CHECK(chi < 55);  // 23 degrees of freedom: beyond it 0.0002
+  std::vector<double> a(300), b(300), c(300);
+  for (std::size_t i = 0; i < 300; ++i) a[i] = b[i] = c[i] = static_cast<double>(i);
+  detail::shuffle_values(a.data(), 300, 1, 5, 6, words);
+  detail::shuffle_values(b.data(), 300, 1, 6, 5, words);
+  detail::shuffle_values(c.data(), 300, 2, 5, 6, words);
+  CHECK(a != b);
+  CHECK(a != c);
+  std::sort(a.begin(), a.end());
+  for (std::size_t i = 0; i < 300; ++i) CHECK(a[i] == static_cast<double>(i));
+}
+
+TEST_CASE("lag_correlation: Spearman and log share, against scipy") {
+  for (auto const& c : golden("layers", "methods")) {
+    auto const rows = c["counts"].get<std::vector<std::vector<std::int64_t>>>();
+    std::vector<std::int64_t> x;
+    for (auto const& r : rows) x.insert(x.end(), r.begin(), r.end());
+    matrix_view<std::int64_t> const m(x.data(), static_cast<index_t>(rows.size()),
+                                      static_cast<index_t>(rows[0].size()));
+    for (auto const& [name, method] :
+         {std::pair{"pearson", profile_correlation::pearson}, std::pair{"spearman", profile_correlation::spearman},
+          std::pair{"log_share", profile_correlation::log_share}}) {
+      auto options = quick(3, 0);
+      options.method = method;
+      auto const r = lag_correlation(m, options);
+      INFO(name);
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        for (std::size_t d = 0; d < 3; ++d)
+          if (c[name][i][d].is_null())
+            CHECK(std::isnan(r.matrix(i, d)));
+          else
+            CHECK(close(r.matrix(i, d), c[name][i][d].get<double>(), 1e-12));
+      CHECK(r.zeros == (method == profile_correlation::log_share ? c["zeros"].get<std::uint64_t>() : 0));
+    }
+  }
+}
+
+TEST_CASE("lag_correlation: what each method does not see") {
+  auto const p = planted(6, 11, 2, 0.5, 17);
+  auto bent = p, scaled = p;
+  for (std::size_t i = 0; i < p.x.size(); ++i) {
+    bent.x[i] = p.x[i] * p.x[i] * p.x[i];
+    scaled.x[i] = p.x[i] * static_cast<double>(1 + i / 11);  // another unit in every layer
+  }
+  auto options = quick(5, 99);
+  for (auto const method :
+       {profile_correlation::pearson, profile_correlation::spearman, profile_correlation::log_share}) {
+    options.method = method;
+    auto const plain = lag_correlation(p.view(), options), b = lag_correlation(bent.view(), options),
+               s = lag_correlation(scaled.view(), options);
+    for (std::size_t j = 0; j < 5; ++j) {
+      CHECK(close(plain.lags[j].mean, s.lags[j].mean, 1e-12));
+      CHECK(plain.lags[j].p_adjusted == s.lags[j].p_adjusted);
+      bool const blind = method != profile_correlation::pearson;  // to a power: ranks and, up to a factor, logarithms
+      CHECK(close(plain.lags[j].mean, b.lags[j].mean, 1e-12) == blind);
+    }
+  }
+}
+
+TEST_CASE("lag_correlation: a zero share becomes half the smallest positive one; negative shares are refused") {
+  std::vector<double> const zero{0, 2, 6, 1, 3, 5}, half{1, 2, 6, 1, 3, 5}, empty{0, 0, 0, 1, 3, 5},
+      negative{-1, 2, 3, 1, 3, 5};
+  auto options = quick(1, 0);
+  options.method = profile_correlation::log_share;
+  auto const of = [&](std::vector<double> const& x) {
+    return lag_correlation(matrix_view<double>(x.data(), 2, 3), options);
+  };
+  CHECK(of(zero).lags[0].mean == of(half).lags[0].mean);
+  CHECK(of(zero).zeros == 1);
+  CHECK(of(half).zeros == 0);
+  CHECK(of(empty).lags[0].pairs == 0);
+  CHECK_THROWS_AS(of(negative), argument_error);
+  options.method = profile_correlation::spearman;
+  CHECK(of(negative).lags[0].pairs == 1);
+}
+
+TEST_CASE("lag_correlation: lags in model layers") {
+  auto const p = planted(6, 10, 0, 0, 4);
+  std::vector<int> const every_other{1, 3, 5, 7, 9, 11}, uneven{0, 1, 2, 5, 6, 10};
+  auto const plain = lag_correlation(p.view(), quick(5, 199));
+  auto const twice = lag_correlation(p.view(), every_other, quick(30, 199));
+  REQUIRE(twice.lags.size() == 10);
+  for (std::size_t j = 0; j < 10; ++j) {
+    CHECK(twice.lags[j].delta == static_cast<index_t>(j) + 1);
+    if (j % 2 == 0) {
+      CHECK(twice.lags[j].pairs == 0);
+      CHECK(std::isnan(twice.lags[j].mean));
+      CHECK(std::isnan(twice.lags[j].p_adjusted));
+    } else {
+      CHECK(same(twice.lags[j].mean, plain.lags[j / 2].mean));
+      CHECK(twice.lags[j].p_adjusted == plain.lags[j / 2].p_adjusted);
+    }
+  }
+  auto const r = lag_correlation(p.view(), uneven, quick(5, 0));
+  REQUIRE(r.lags.size() == 5);
+  std::vector<index_t> pairs;
+  for (auto const& lag : r.lags) pairs.push_back(lag.pairs);
+  CHECK(pairs == std::vector<index_t>{3, 1, 1, 3, 3});  // Δ = 4: 1-5, 2-6, 6-10
+  CHECK(same(r.matrix(1, 3), plain.matrix(1, 1)));      // layers 1 and 5 are the second and the fourth profile
+  CHECK(std::isnan(r.matrix(0, 3)));
+  std::vector<int> const fallen{0, 1, 1, 2, 3, 4};
+  CHECK_THROWS_AS(lag_correlation(p.view(), fallen, quick(5, 0)), argument_error);
+  CHECK_THROWS_AS(lag_correlation(p.view(), std::vector<int>{1, 2}, quick(5, 0)), shape_error);
+}
+
+TEST_CASE("lag_correlation: the same bits at every instruction set") {
+  auto const p = planted(9, 45, 3, 0.3, 6);
+  auto const best = lag_correlation(p.view(), quick(8, 199));
+  auto const pairs = detail::lag_pairs_of(detail::layer_numbers(9), std::vector<char>(9, 1), 8);
+  std::vector<std::vector<double>> sums;
+  for (auto const level : {simd_level::baseline, simd_level::avx2, simd_level::avx512}) {
+    detail::limit_simd_level(level);
+    auto const r = lag_correlation(p.view(), quick(8, 199));
+    for (std::size_t j = 0; j < 8; ++j) CHECK(r.lags[j].p_adjusted == best.lags[j].p_adjusted);
+    std::vector<double> blocks(static_cast<std::size_t>(detail::lag_blocks(45) * 9 * detail::lag_block));
+    for (index_t l = 0; l < 9; ++l) detail::put_row(p.x.data() + l * 45, 45, l, 9, blocks.data());
+    std::vector<double> out(8);
+    detail::dispatch<detail::lag_sums_kernel>(static_cast<double const*>(blocks.data()), detail::lag_blocks(45),
+                                              index_t{9}, &pairs, out.data());
+    sums.push_back(out);
+    for (index_t d = 1; d <= 8; ++d) {
+      long double want = 0;
+      for (index_t l = 0; l + d < 9; ++l)
+        for (index_t e = 0; e < 45; ++e)
+          want += static_cast<long double>(p.x[static_cast<std::size_t>(l * 45 + e)]) *
+                  static_cast<long double>(p.x[static_cast<std::size_t>((l + d) * 45 + e)]);
+      CHECK(close(out[static_cast<std::size_t>(d - 1)], static_cast<double>(want), 1e-14));
+    }
+  }
+  detail::limit_simd_level(simd_level::avx512);
+  for (std::size_t j = 0; j < 8; ++j) {
+    CHECK(same(sums[0][j], sums[1][j]));
+    CHECK(same(sums[0][j], sums[2][j]));
   }
 }
 
