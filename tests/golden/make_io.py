@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Golden values and files for core/scalar and io/*: writes tests/golden/io.json and tests/golden/io/.
 
-`make_io.py --check npy FOLDER` and `--check safetensors FOLDER` read, with numpy and the safetensors package, the files that the C++ tests
-wrote there and compare them with what they must hold; io/{npy,safetensors}_test.cpp run it when a Python with these packages is at hand.
+`make_io.py --check npy FOLDER`, `--check npz FOLDER` and `--check safetensors FOLDER` read, with numpy and the safetensors package, the
+files that the C++ tests wrote there and compare them with what they must hold; io/{npy,npz,safetensors}_test.cpp run it when a Python with
+these packages is at hand.
 """
 import hashlib
 import json
@@ -27,6 +28,17 @@ def check_npy(folder):
         assert np.array_equal(x.flatten(), pattern(x.size, kind)), name
 
 
+def check_npz(folder):
+    import zipfile
+    path = folder / "a.npz"
+    assert zipfile.ZipFile(path).testzip() is None  # every CRC
+    with np.load(path, allow_pickle=False) as f:
+        assert f.files == ["x", "cdf", "scalar", "empty"], f.files
+        for name, kind, shape in (("x", "<f8", (3, 4)), ("cdf", "<f4", (5,)), ("scalar", "<i8", ()), ("empty", "|u1", (0, 3))):
+            assert f[name].dtype == np.dtype(kind) and f[name].shape == shape, (name, f[name].dtype, f[name].shape)
+            assert np.array_equal(f[name].flatten(), pattern(f[name].size, kind)), name
+
+
 def check_safetensors(folder):
     with safetensors.safe_open(folder / "written.safetensors", "np") as f:
         assert f.metadata() == {"made by": "moeroute", "mark": "ü\n\""}, f.metadata()
@@ -38,7 +50,7 @@ def check_safetensors(folder):
 
 
 if len(sys.argv) == 4 and sys.argv[1] == "--check":
-    {"npy": check_npy, "safetensors": check_safetensors}[sys.argv[2]](pathlib.Path(sys.argv[3]))
+    {"npy": check_npy, "npz": check_npz, "safetensors": check_safetensors}[sys.argv[2]](pathlib.Path(sys.argv[3]))
     sys.exit()
 
 import torch  # noqa: E402  (only to make the golden values)

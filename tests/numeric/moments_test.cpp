@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include "support/golden.hpp"
+#include "support/kernels.hpp"
 #include "support/laws.hpp"
 
 using namespace moeroute;
@@ -90,6 +91,63 @@ TEST_CASE("moments: merging equals seeing everything, in any order, to the state
     CHECK(empty == x);
     CHECK(moments::deserialize(whole.serialize()) == whole);
   }
+}
+
+TEST_CASE("moments: equals the definitions in long double for every length, type and stride, alike at every level") {
+  plain_random random(3);
+  std::vector<float> x(5000);
+  for (float& v : x) v = static_cast<float>(random.bell() + 4 * random.uniform() * random.uniform());
+  x[0] = 40;  // what a block starts with need not be typical
+  std::vector<bf16> narrow;
+  std::vector<double> spread, wide;
+  std::vector<int> whole;
+  for (float const v : x) {
+    narrow.push_back(to_bf16(v));
+    wide.push_back(static_cast<double>(to_float(narrow.back())));
+    whole.push_back(static_cast<int>(8 * v));
+    spread.insert(spread.end(), {static_cast<double>(v), 1e9, -1e9});
+  }
+  auto const exact = [](auto const& values, index_t n) {
+    long double mean = 0, m2 = 0, m3 = 0, m4 = 0;
+    for (index_t i = 0; i < n; ++i) mean += static_cast<long double>(values[static_cast<std::size_t>(i)]) / n;
+    for (index_t i = 0; i < n; ++i) {
+      long double const d = static_cast<long double>(values[static_cast<std::size_t>(i)]) - mean;
+      m2 += d * d / n;
+      m3 += d * d * d / n;
+      m4 += d * d * d * d / n;
+    }
+    moments_result r;
+    r.count = static_cast<std::uint64_t>(n);
+    r.mean = static_cast<double>(mean);
+    r.variance = static_cast<double>(m2 * n / (n - 1));
+    r.skewness = static_cast<double>(m3 / std::pow(m2, 1.5L));
+    r.excess_kurtosis = static_cast<double>(m4 / (m2 * m2) - 3);
+    return r;
+  };
+  for (index_t const n : {2, 15, 16, 17, 33, 1023, 1024, 1025, 5000}) {
+    check_same(moments_of(vector_view<float>(x.data(), n)), exact(x, n));
+    check_same(moments_of(vector_view<bf16>(narrow.data(), n)), exact(wide, n));
+    check_same(moments_of(vector_view<double>(spread.data(), n, 3)), exact(x, n));
+    check_same(moments_of(vector_view<int>(whole.data(), n)), exact(whole, n));
+    moments first;
+    for (auto const level : levels()) {
+      at_level const scope(level);
+      moments m;
+      m.update(vector_view<float>(x.data(), n));
+      if (level == simd_level::baseline) first = m;
+      CHECK(m == first);
+    }
+  }
+  wide[1500] = INFINITY;
+  wide[4999] = quiet_nan;
+  std::vector<double> finite = wide;
+  finite.erase(finite.begin() + 1500);
+  finite.pop_back();
+  auto const r = moments_of(wide);
+  CHECK(r.nonfinite == 2);
+  auto holed = exact(finite, 4998);
+  holed.nonfinite = 2;
+  check_same(r, holed);
 }
 
 TEST_CASE("moments: a large offset costs no more than stated") {

@@ -2,10 +2,12 @@
 #include <moeroute/numeric/top_k.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -42,7 +44,8 @@ template <class T, class Id = std::int16_t>
 int differences(matrix_view<T> m, index_t k) {
   std::vector<Id> ids(static_cast<std::size_t>(m.rows() * k) + 1, Id{99});
   std::vector<T> values(ids.size());
-  auto const ties = top_k_rows(m, k, ids.data(), values.data());
+  auto const tied = std::make_unique<bool[]>(static_cast<std::size_t>(m.rows()));
+  auto const ties = top_k_rows(m, k, ids.data(), values.data(), tied.get());
   int wrong = ids.back() != Id{99};  // nothing is written behind the end
   index_t expected_ties = 0;
   for (index_t r = 0; r < m.rows(); ++r) {
@@ -55,8 +58,10 @@ int differences(matrix_view<T> m, index_t k) {
       wrong += ids[at] != static_cast<Id>(want);
       wrong += !same_bits(values[at], m(r, want));
     }
-    if (k > 0 && k < m.cols())
-      expected_ties += equal(m(r, order[static_cast<std::size_t>(k - 1)]), m(r, order[static_cast<std::size_t>(k)]));
+    bool const tie = k > 0 && k < m.cols() && equal(m(r, order[static_cast<std::size_t>(k - 1)]),
+                                                    m(r, order[static_cast<std::size_t>(k)]));
+    wrong += tied[static_cast<std::size_t>(r)] != tie;
+    expected_ties += tie;
   }
   return wrong + (ties != expected_ties);
 }
@@ -80,6 +85,12 @@ std::vector<T> awkward(std::size_t n, std::uint64_t kind, plain_random& random) 
       case 3:
         v = scalar<T>(random.below(4) == 0 ? special[random.below(std::size(special))] : random.bell());
         break;
+      case 4:  // of a few leading bits, as 16-bit scores that were widened
+        v = scalar<T>(to_float(to_bf16(static_cast<float>(random.bell()))));
+        break;
+      case 5:  // alike in the leading bits
+        v = scalar<T>(-1 - double(random.below(64)) * 0x1p-20);
+        break;
       default:
         v = scalar<T>(1.0);
         break;
@@ -93,12 +104,12 @@ void equals_stable_sort() {
   for (auto const level : levels()) {
     at_level const scope(level);
     for (index_t const n : {1, 2, 3, 7, 8, 9, 16, 31, 33, 60, 64, 65, 160})
-      for (std::uint64_t kind = 0; kind < 5; ++kind) {
-        constexpr index_t rows = 6;
+      for (std::uint64_t kind = 0; kind < 7; ++kind) {
+        constexpr index_t rows = 18;  // more than a block, and not whole blocks
         auto const z = awkward<T>(static_cast<std::size_t>(rows * n), kind, random);
         int wrong = 0;
-        for (index_t k = 0; k <= std::min(n, index_t{20}); ++k)
-          wrong += differences(matrix_view<T>(z.data(), rows, n), k);
+        for (index_t const k : {0, 1, 2, 3, 7, 8, 9, 15, 16, 17})
+          if (k <= n) wrong += differences(matrix_view<T>(z.data(), rows, n), k);
         wrong += differences(matrix_view<T>(z.data(), rows, n), n);
         CHECK_MESSAGE(wrong == 0, "n = ", n, ", kind ", kind, ", level ", static_cast<int>(level));
       }
@@ -136,25 +147,28 @@ TEST_CASE("top_k: a row worked out by hand") {
 
 TEST_CASE("top_k: neighbouring floats and doubles are told apart") {
   plain_random random(5);
-  std::vector<float> z(64);
-  std::vector<double> d(64);
+  constexpr index_t rows = 200, n = 64;
+  std::vector<float> z(rows * n);
+  std::vector<double> d(z.size());
   for (auto const level : levels()) {
     at_level const scope(level);
-    for (int trial = 0; trial < 200; ++trial) {
-      auto const start = static_cast<float>(random.bell());
-      for (std::size_t i = 0; i < z.size(); ++i) {
-        z[i] = start;
-        for (std::uint64_t steps = random.below(6); steps > 0; --steps) z[i] = std::nextafter(z[i], inf);
-        d[i] = static_cast<double>(start) + static_cast<double>(random.below(6)) * 0x1p-60 * static_cast<double>(start);
-      }
-      CHECK(differences(matrix_view<float>(z.data(), 1, 64), 8) == 0);
-      CHECK(differences(matrix_view<double>(d.data(), 1, 64), 8) == 0);
+    float start = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      if (i % n == 0) start = static_cast<float>(random.bell());
+      z[i] = start;
+      for (std::uint64_t steps = random.below(6); steps > 0; --steps) z[i] = std::nextafter(z[i], inf);
+      d[i] = static_cast<double>(start) + static_cast<double>(random.below(6)) * 0x1p-60 * static_cast<double>(start);
     }
+    for (index_t const k : {1, 7, 8, 16}) {
+      CHECK(differences(matrix_view<float>(z.data(), rows, n), k) == 0);
+      CHECK(differences(matrix_view<double>(d.data(), rows, n), k) == 0);
+    }
+    CHECK(differences(matrix_view<float>(z.data(), 1, n), 8) == 0);
   }
   // Subnormal numbers are not zero.
   std::vector<float> const tiny{0.f, 1e-45f, -1e-45f, 3e-45f};
-  CHECK(differences(matrix_view<float>(tiny.data(), 1, 4), 2) == 0);
-  CHECK(differences(matrix_view<float>(tiny.data(), 1, 4), 4) == 0);
+  for (index_t const k : {1, 2, 4}) CHECK(differences(matrix_view<float>(tiny.data(), 1, 4), k) == 0);
+  for (index_t const k : {1, 2}) CHECK(differences(matrix_view<float>(tiny.data(), 2, 2), k) == 0);
 }
 
 TEST_CASE("top_k: strided rows and columns") {
@@ -167,11 +181,32 @@ TEST_CASE("top_k: strided rows and columns") {
   }
 }
 
-TEST_CASE("top_k: rows longer than any stack buffer") {
+TEST_CASE("top_k: long rows, on both sides of where the networks end") {
   plain_random random(9);
-  auto const z = awkward<float>(2 * 3000, 3, random);
-  for (index_t const k : {8, 100, 3000})
-    CHECK(differences<float, std::int32_t>(matrix_view<float>(z.data(), 2, 3000), k) == 0);
+  for (index_t const n : {1000, 4096, 4097}) {
+    auto const z = awkward<float>(static_cast<std::size_t>(3 * n), 3, random);
+    auto const h = awkward<f16>(static_cast<std::size_t>(3 * n), 0, random);
+    for (index_t const k : {8, 100, 1000}) {
+      CHECK(differences<float, std::int32_t>(matrix_view<float>(z.data(), 3, n), k) == 0);
+      CHECK(differences<f16, std::int32_t>(matrix_view<f16>(h.data(), 3, n), k) == 0);
+    }
+  }
+}
+
+TEST_CASE("top_k: NaN of either sign is last, also where it fills the row") {
+  plain_random random(12);
+  for (auto const level : levels()) {
+    at_level const scope(level);
+    for (float const nan : {nan_f, -nan_f}) {
+      std::vector<float> z(40 * 20);
+      auto const other = std::bit_cast<float>(std::bit_cast<std::uint32_t>(nan) | 0x12345u);
+      for (std::size_t i = 0; i < z.size(); ++i)
+        z[i] = random.below(20) >= i / 20 / 2 ? static_cast<float>(random.bell()) : random.below(2) == 0 ? nan : other;
+      for (index_t const k : {1, 8, 16, 20}) CHECK(differences(matrix_view<float>(z.data(), 40, 20), k) == 0);
+      std::fill(z.begin(), z.end(), nan);
+      for (index_t const k : {1, 8, 16, 20}) CHECK(differences(matrix_view<float>(z.data(), 40, 20), k) == 0);
+    }
+  }
 }
 
 TEST_CASE("top_k: what is refused, and empty input") {

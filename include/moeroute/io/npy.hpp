@@ -38,31 +38,41 @@ std::string npy_type() {
 }
 }  // namespace detail
 
+namespace detail {
+
+// Magic, version 1.0 and header of an array of n values of T. Throws argument_error, in the name of `function`.
+template <class T>
+std::string npy_preamble(char const* function, std::size_t values, std::vector<index_t> const& shape) {
+  std::size_t n = 1;
+  std::string dims;
+  for (auto const d : shape) {
+    if (d < 0 || __builtin_mul_overflow(n, static_cast<std::size_t>(d), &n))
+      raise("moeroute::", function, ": the shape holds ", d, ", which is no size for ", values, " values");
+    dims += std::to_string(d) + ",";
+  }
+  if (n != values) raise("moeroute::", function, ": ", values, " values, the shape needs ", n);
+  if (shape.size() > 1) dims.pop_back();
+  std::string header = "{'descr': '" + npy_type<T>() + "', 'fortran_order': False, 'shape': (" + dims + "), }";
+  std::size_t const preamble = 10;
+  header.append(63 - (preamble + header.size()) % 64, ' ');
+  header.push_back('\n');
+  std::string out("\x93NUMPY\x01\x00", 8);
+  out.push_back(static_cast<char>(header.size() & 0xff));
+  out.push_back(static_cast<char>(header.size() >> 8));
+  return out + header;
+}
+
+}  // namespace detail
+
 /// Writes a .npy file (format 1.0, little-endian, row-major) atomically.
 ///
 /// Throws argument_error if the shape does not fit the number of values; io_error if the disk refuses.
 /// Source  numpy.lib.format, "Format Version 1.0".
 template <class T>
 void write_npy(std::filesystem::path const& path, std::span<T const> values, std::vector<index_t> const& shape) {
-  std::size_t n = 1;
-  std::string dims;
-  for (auto const d : shape) {
-    if (d < 0 || __builtin_mul_overflow(n, static_cast<std::size_t>(d), &n))
-      detail::raise("moeroute::write_npy: the shape holds ", d, ", which is no size for ", values.size(), " values");
-    dims += std::to_string(d) + ",";
-  }
-  if (n != values.size()) detail::raise("moeroute::write_npy: ", values.size(), " values, the shape needs ", n);
-  if (shape.size() > 1) dims.pop_back();
-  std::string header = "{'descr': '" + detail::npy_type<T>() + "', 'fortran_order': False, 'shape': (" + dims + "), }";
-  std::size_t const preamble = 10;
-  header.append(63 - (preamble + header.size()) % 64, ' ');
-  header.push_back('\n');
-  byte_writer start;
-  for (char const c : std::string_view("\x93NUMPY\x01\x00", 8)) start.put(c);
-  start.put(static_cast<std::uint16_t>(header.size()));
+  auto const preamble = detail::npy_preamble<T>("write_npy", values.size(), shape);
   atomic_file file(path);
-  file.write(start.bytes());
-  file.write(header);
+  file.write(preamble);
   file.write(std::as_bytes(values));
   file.commit();
 }

@@ -52,8 +52,7 @@ MOEROUTE_ALWAYS_INLINE void exp_lanes(lanes<T, W> (&x)[N]) {
   real n[N], r[N], p[N];
 #pragma GCC unroll 16
   for (std::size_t i = 0; i < N; ++i) {
-    real const clamped = x[i] > constants::lowest ? x[i] : real{} + constants::lowest;
-    n[i] = clamped * constants::log2_e;
+    n[i] = x[i] * constants::log2_e;
     round_here(n[i]);
     n[i] += constants::magic;
     round_here(n[i]);
@@ -61,7 +60,7 @@ MOEROUTE_ALWAYS_INLINE void exp_lanes(lanes<T, W> (&x)[N]) {
     real high = whole * constants::ln2_high, low = whole * constants::ln2_low;
     round_here(high);
     round_here(low);
-    r[i] = clamped - high - low;
+    r[i] = x[i] - high - low;
     round_here(r[i]);
     p[i] = real{} + constants::q[0];
   }
@@ -88,6 +87,22 @@ MOEROUTE_ALWAYS_INLINE void exp_lanes(lanes<T, W> (&x)[N]) {
     x[i] = x[i] < constants::lowest ? real{} : p[i];
   }
 }
+
+/// x[i] = exp(x[i]) for a number of values that four registers divide; x as for exp_lanes.
+struct exp_kernel {
+  template <simd_level Level, class T>
+  MOEROUTE_ALWAYS_INLINE static void run(T* x, std::ptrdiff_t n) {
+    constexpr int W = lane_count<Level, T>;
+    lanes<T, W> v[4];
+    for (std::ptrdiff_t i = 0; i < n; i += 4 * W) {
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) load<W>(v[k], x + i + k * W);
+      exp_lanes<T, W>(v);
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) store<W>(v[k], x + i + k * W);
+    }
+  }
+};
 
 }  // namespace detail
 

@@ -5,15 +5,67 @@
 #include <moeroute/core/accumulator.hpp>
 #include <moeroute/core/bytes.hpp>
 #include <moeroute/numeric/mass.hpp>
+#include <moeroute/numeric/simd.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <utility>
 #include <vector>
 
 namespace moeroute {
+namespace detail {
+
+/// The sums of the first four powers of x - shift. Sixteen lanes of double at every level, folded in one order.
+struct power_sums_kernel {
+  template <simd_level Level, class T>
+  MOEROUTE_ALWAYS_INLINE static void run(T const* x, index_t n, double shift, double* sums) {
+    constexpr int D = lane_count<Level, double>, registers = 16 / D;
+    using real = lanes<double, D>;
+    real s1[registers] = {}, s2[registers] = {}, s3[registers] = {}, s4[registers] = {};
+    index_t i = 0;
+    for (; i + 16 <= n; i += 16)
+#pragma GCC unroll 8
+      for (int k = 0; k < registers; ++k) {
+        lanes<compute_t<T>, D> v;
+        load_widened<D>(x + i + k * D, v);
+        real const d = __builtin_convertvector(v, real) - shift;
+        real d2 = d * d;
+        round_here(d2);
+        real d3 = d2 * d, d4 = d2 * d2;
+        round_here(d3);
+        round_here(d4);
+        s1[k] += d;
+        s2[k] += d2;
+        s3[k] += d3;
+        s4[k] += d4;
+      }
+    real* const all[4] = {s1, s2, s3, s4};
+    for (int p = 0; p < 4; ++p) {
+      for (int h = registers / 2; h > 0; h /= 2)
+        for (int k = 0; k < h; ++k) all[p][k] += all[p][k + h];
+      sums[p] = fold_lanes<double, D>(all[p][0], fold_sum{});
+    }
+    for (; i < n; ++i) {
+      double const d = static_cast<double>(to_compute(x[i])) - shift;
+      double d2 = d * d;
+      round_here(d2);
+      double d3 = d2 * d, d4 = d2 * d2;
+      round_here(d3);
+      round_here(d4);
+      sums[0] += d;
+      sums[1] += d2;
+      sums[2] += d3;
+      sums[3] += d4;
+    }
+  }
+};
+
+}  // namespace detail
 
 struct moments_options {
   friend bool operator==(moments_options const&, moments_options const&) = default;
@@ -54,7 +106,18 @@ class moments {
   template <numeric_vector X>
   void update(X const& x) {
     auto const view = detail::vector_of(x);
-    for (index_t i = 0; i < view.size(); ++i) add(detail::as_double(view[i]));
+    using value = typename decltype(view)::value_type;
+    std::array<double, static_cast<std::size_t>(block)> copy;
+    for (index_t first = 0; first < view.size(); first += block) {
+      index_t const n = std::min(block, view.size() - first);
+      if constexpr (real_scalar<value>)
+        if (view.contiguous()) {
+          add_block(view.data() + first, n);
+          continue;
+        }
+      for (index_t i = 0; i < n; ++i) copy[static_cast<std::size_t>(i)] = detail::as_double(view[first + i]);
+      add_block(copy.data(), n);
+    }
   }
   template <numeric_vector X>
   void check(X const&) const noexcept {}
@@ -122,17 +185,32 @@ class moments {
   }
 
  private:
-  // The merge with a single value.
-  void add(double x) noexcept {
-    if (!std::isfinite(x)) {
-      ++nonfinite_;
-      return;
+  static constexpr index_t block = 1024;
+
+  // Powers of differences to the mean so far, which are turned to the mean of the block and merged.
+  template <real_scalar T>
+  void add_block(T const* x, index_t n) {
+    double const shift = n_ > 0 ? mean_ : static_cast<double>(to_compute(x[0]));
+    double sums[4];
+    detail::dispatch<detail::power_sums_kernel>(x, n, shift, static_cast<double*>(sums));
+    if (!std::isfinite(sums[3])) {  // a value is not finite, or a power of one overflows
+      std::vector<T> finite;
+      std::copy_if(x, x + n, std::back_inserter(finite), [](T v) { return is_finite(v); });
+      if (finite.size() < static_cast<std::size_t>(n)) {
+        nonfinite_ += static_cast<std::uint64_t>(n) - finite.size();
+        if (!finite.empty()) add_block(finite.data(), static_cast<index_t>(finite.size()));
+        return;
+      }
     }
-    double const a = static_cast<double>(n_++), n = a + 1, d = x - mean_, step = d / n, square = d * step * a;
-    m4_ += square * step * step * (n * n - 3 * n + 3) + 6 * step * step * m2_ - 4 * step * m3_;
-    m3_ += square * step * (n - 2) - 3 * step * m2_;
-    m2_ += square;
-    mean_ += step;
+    auto const [s1, s2, s3, s4] = sums;
+    double const d = s1 / static_cast<double>(n);
+    moments part;
+    part.n_ = static_cast<std::uint64_t>(n);
+    part.mean_ = shift + d;
+    part.m2_ = std::max(0.0, s2 - d * s1);
+    part.m3_ = s3 - d * (3 * s2 - 2 * d * s1);
+    part.m4_ = std::max(0.0, s4 - d * (4 * s3 - d * (6 * s2 - 3 * d * s1)));
+    merge(part);
   }
 
   std::uint64_t n_ = 0, nonfinite_ = 0;

@@ -127,26 +127,32 @@ MOEROUTE_ALWAYS_INLINE void store(lanes<T, N> const& x, T* p) {
   *reinterpret_cast<typename lanes_of<T, N>::in_memory*>(p) = x;
 }
 
+/// The values of 16-bit scalars that lie in the low halves of words.
+template <class In, int W>
+MOEROUTE_ALWAYS_INLINE void widen(lanes<std::uint32_t, W> const& word, lanes<float, W>& v) {
+  if constexpr (std::is_same_v<In, bf16>) {
+    lanes<std::uint32_t, W> const bits = word << 16;
+    std::memcpy(&v, &bits, sizeof v);
+  } else {
+    // Exponent and fraction land 112 too low in the exponent; the multiplication is exact and mends subnormals too.
+    lanes<std::uint32_t, W> const magnitude = word & 0x7fffu, sign = (word & 0x8000u) << 16, small = magnitude << 13;
+    std::memcpy(&v, &small, sizeof v);
+    v *= 0x1p112f;
+    lanes<std::uint32_t, W> bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    bits = (magnitude >= 0x7c00u ? (small | 0x7f800000u) : bits) | sign;
+    std::memcpy(&v, &bits, sizeof v);
+  }
+}
+
 /// W values of storage type In, widened to the type they are computed in.
 template <int W, class In>
 MOEROUTE_ALWAYS_INLINE void load_widened(In const* p, lanes<compute_t<In>, W>& v) {
   if constexpr (std::is_same_v<In, bf16> || std::is_same_v<In, f16>) {
     lanes<std::uint16_t, W> half;
     load<W>(half, reinterpret_cast<std::uint16_t const*>(p));
-    auto word = __builtin_convertvector(half, lanes<std::uint32_t, W>);
-    if constexpr (std::is_same_v<In, bf16>) {
-      word <<= 16;
-      std::memcpy(&v, &word, sizeof v);
-    } else {
-      // Exponent and fraction land 112 too low in the exponent; the multiplication is exact and mends subnormals too.
-      lanes<std::uint32_t, W> const magnitude = word & 0x7fffu, sign = (word & 0x8000u) << 16, small = magnitude << 13;
-      std::memcpy(&v, &small, sizeof v);
-      v *= 0x1p112f;
-      lanes<std::uint32_t, W> bits;
-      std::memcpy(&bits, &v, sizeof bits);
-      bits = (magnitude >= 0x7c00u ? (small | 0x7f800000u) : bits) | sign;
-      std::memcpy(&v, &bits, sizeof v);
-    }
+    lanes<std::uint32_t, W> const word = __builtin_convertvector(half, lanes<std::uint32_t, W>);
+    widen<In, W>(word, v);
   } else {
     load<W>(v, p);
   }

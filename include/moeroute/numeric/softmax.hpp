@@ -27,7 +27,10 @@ namespace detail {
 // register is wider than 32 lanes, so every level adds the same numbers in the same order. A row is padded to whole
 // blocks with -inf, whose exp is 0.
 inline constexpr int sum_lanes = 32;
-inline constexpr index_t padded_size(index_t n) noexcept { return (n + sum_lanes - 1) / sum_lanes * sum_lanes; }
+inline constexpr index_t padded_size(index_t n) noexcept {
+  constexpr index_t block = 2 * sum_lanes;  // four of the widest registers
+  return (n + block - 1) / block * block;
+}
 
 // Rows up to this length are worked on in stack memory.
 inline constexpr int stack_row = 512;
@@ -35,145 +38,278 @@ inline constexpr int stack_row = 512;
 template <class T>
 inline constexpr T minus_infinity = -std::numeric_limits<T>::infinity();
 
-template <class T>
-struct row_start {
-  T maximum;    // of the row; a NaN may or may not show
-  bool finite;  // no NaN, no infinity
+// Two rows at a time go through each step: the chain of operations within a row is long, and so two of them overlap.
+// More rows would come back to memory that is no longer in the nearest cache.
+inline constexpr index_t row_block = 2;
+
+template <real_scalar T>
+inline constexpr T minus_infinity_of = minus_infinity<T>;
+template <>
+inline constexpr bf16 minus_infinity_of<bf16>{0xff80};
+template <>
+inline constexpr f16 minus_infinity_of<f16>{0xfc00};
+
+/// Rows of n values, read by whole registers of W; behind the end stands -inf.
+template <int W, real_scalar In>
+class padded_rows {
+ public:
+  MOEROUTE_ALWAYS_INLINE explicit padded_rows(index_t n) : whole_{n / W * W}, rest_{n - whole_} {
+    std::fill(tail_, tail_ + longest, minus_infinity_of<In>);
+  }
+  MOEROUTE_ALWAYS_INLINE void start(In const* row) {
+    row_ = row;
+    if (rest_ > 0) std::memcpy(tail_, row + whole_, static_cast<std::size_t>(rest_) * sizeof(In));
+  }
+  /// The values from place i on, a multiple of W, at most 3 W beyond the end.
+  MOEROUTE_ALWAYS_INLINE void read(index_t i, lanes<compute_t<In>, W>& v) const {
+    load_widened<W>(i < whole_ ? row_ + i : tail_ + (i - whole_), v);
+  }
+
+ private:
+  static constexpr int longest = 4 * W;
+  In tail_[longest];
+  In const* row_ = nullptr;
+  index_t whole_, rest_;
 };
 
-/// Copies a row widened into x, padded with -inf to whole blocks.
+/// The maximum of a row; `finite` is false if a value is NaN or infinite, and the maximum is then some number.
 template <simd_level Level, class In>
-MOEROUTE_ALWAYS_INLINE row_start<compute_t<In>> widen_row(In const* z, index_t n, compute_t<In>* x) {
+MOEROUTE_ALWAYS_INLINE compute_t<In> row_maximum(In const* z, index_t n, bool& finite) {
   using T = compute_t<In>;
   constexpr int W = lane_count<Level, T>;
   using real = lanes<T, W>;
-  real top = real{} + minus_infinity<T>, poison{}, v;
-  index_t i = 0;
-  for (; i + W <= n; i += W) {
-    load_widened<W>(z + i, v);
-    store<W>(v, x + i);
-    top = v > top ? v : top;
-    poison += v - v;  // 0, or NaN for ever after one value that is not finite
-  }
-  if (i < n) {
-    In rest[W];
-    std::fill(rest, rest + W, z[0]);
-    std::memcpy(rest, z + i, static_cast<std::size_t>(n - i) * sizeof(In));
-    load_widened<W>(rest, v);
-    store<W>(v, x + i);
-    top = v > top ? v : top;
-    poison += v - v;
-    std::fill(x + n, x + padded_size(n), minus_infinity<T>);
+  T maximum = to_compute(z[0]), sum = 0;
+  if (n < W) {
+    for (index_t i = 0; i < n; ++i) {
+      T const x = to_compute(z[i]);
+      maximum = x > maximum ? x : maximum;
+      sum += x - x;
+    }
   } else {
-    for (; i < padded_size(n); i += W) store<W>(real{} + minus_infinity<T>, x + i);
+    real top = real{} + maximum, poison{}, v;
+    for (index_t i = 0; i < n; i += W) {
+      load_widened<W>(z + std::min(i, n - W), v);  // the last register may take values once more
+      top = v > top ? v : top;
+      poison += v - v;  // 0, or NaN for ever after one value that is not finite
+    }
+    maximum = fold_lanes<T, W>(top, fold_max{});
+    sum = fold_lanes<T, W>(poison, fold_sum{});
   }
-  T const sum = fold_lanes<T, W>(poison, fold_sum{});
-  return {fold_lanes<T, W>(top, fold_max{}), sum == sum};
+  finite = sum == sum;
+  return maximum;
 }
 
-/// x = exp(x - maximum) over a padded row; returns the sum, which is at least 1.
-template <simd_level Level, class T>
-MOEROUTE_ALWAYS_INLINE T exp_row(T* x, index_t n, T maximum) {
-  constexpr int W = lane_count<Level, T>, registers = sum_lanes / W;
-  constexpr int together = std::min(registers, 4);  // more would spill
-  using real = lanes<T, W>;
-  real sum[registers] = {};
-  for (index_t i = 0; i < n; i += sum_lanes)
-#pragma GCC unroll 16
-    for (int j = 0; j < registers; j += together) {
-      if (i + j * W >= n) continue;  // nothing but padding, whose exp is 0
-      real e[together];
+/// What exp_row finds besides the sum, for those who want it.
+struct no_moment {};
+template <class T>
+struct first_moment {
+  T value;  ///< sum of e^(z - maximum) (maximum - z)
+};
+
+template <int N, class In, int W, class E, class Moment>
+MOEROUTE_ALWAYS_INLINE void exp_registers(padded_rows<W, In> const& row, index_t i, compute_t<In> maximum, E e,
+                                          lanes<compute_t<In>, W>* sum, Moment* moment) {
+  using T = compute_t<In>;
+  constexpr bool with_moment = !std::is_same_v<Moment, no_moment>;
+  lanes<T, W> x[N], d[N];
 #pragma GCC unroll 4
-      for (int k = 0; k < together; ++k) {
-        load<W>(e[k], x + i + (j + k) * W);
-        e[k] -= maximum;
-      }
-      exp_lanes<T, W>(e);
+  for (int k = 0; k < N; ++k) {
+    row.read(i + k * W, x[k]);
+    x[k] -= maximum;
+    d[k] = x[k];
+  }
+  exp_lanes<T, W>(x);
 #pragma GCC unroll 4
-      for (int k = 0; k < together; ++k) {
-        sum[j + k] += e[k];
-        store<W>(e[k], x + i + (j + k) * W);
-      }
+  for (int k = 0; k < N; ++k) {
+    sum[k % (sum_lanes / W)] += x[k];
+    if constexpr (with_moment) {
+      lanes<T, W> term = d[k] * x[k];
+      round_here(term);
+      moment[k % (sum_lanes / W)] -= d[k] < exp_constants<T>::lowest ? lanes<T, W>{} : term;
     }
-  for (int h = registers / 2; h > 0; h /= 2)
+    if constexpr (std::is_pointer_v<E>) store<W>(x[k], e + i + k * W);
+  }
+}
+
+template <class T, int W>
+MOEROUTE_ALWAYS_INLINE T fold_sum_lanes(lanes<T, W> (&sum)[sum_lanes / W]) {
+  for (int h = sum_lanes / W / 2; h > 0; h /= 2)
     for (int j = 0; j < h; ++j) sum[j] += sum[j + h];
   return fold_lanes<T, W>(sum[0], fold_sum{});
 }
 
+/// e = exp(z - maximum) over a row padded to whole registers, unless e is null; returns the sum, which is at least 1.
+/// Asks for the memory of a row of the next block, which would otherwise be waited for all at once.
+template <class In, int W, class E, class Moment>
+MOEROUTE_ALWAYS_INLINE compute_t<In> exp_row(padded_rows<W, In>& row, In const* z, index_t n, compute_t<In> maximum,
+                                             std::uintptr_t next_row, E e, Moment& moment) {
+  using T = compute_t<In>;
+  constexpr int registers = sum_lanes / W, block = std::max(registers, 4);
+  constexpr index_t line = 64 / static_cast<index_t>(sizeof(In));
+  for (index_t i = 0; i < n; i += line)
+    __builtin_prefetch(reinterpret_cast<void const*>(next_row + static_cast<std::size_t>(i) * sizeof(In)));
+  row.start(z);
+  constexpr bool with_moment = !std::is_same_v<Moment, no_moment>;
+  lanes<T, W> sum[registers] = {};
+  std::conditional_t<with_moment, lanes<T, W>, no_moment> weighted[registers] = {};
+  for (index_t i = 0; i < n; i += block * W)
+#pragma GCC unroll 4
+    for (int j = 0; j < block; j += 4) {
+      // Beyond the end is nothing but padding, whose exp is 0.
+      if (registers < 4 && i + 2 * W >= n)
+        exp_registers<2>(row, i, maximum, e, sum, weighted);
+      else if (i + j * W < n)
+        exp_registers<4>(row, i + j * W, maximum, e, sum + j, weighted + j);
+    }
+  if constexpr (with_moment) moment.value = fold_sum_lanes<T, W>(weighted);
+  return fold_sum_lanes<T, W>(sum);
+}
+template <class In, int W, class E>
+MOEROUTE_ALWAYS_INLINE compute_t<In> exp_row(padded_rows<W, In>& row, In const* z, index_t n, compute_t<In> maximum,
+                                             std::uintptr_t next_row, E e) {
+  no_moment none;
+  return exp_row(row, z, n, maximum, next_row, e, none);
+}
+
 // What softmax makes of a row with a value that is not finite: -inf has probability 0, and this is the maximum to
 // subtract, unless a NaN, +inf or nothing but -inf makes every probability NaN.
-template <class T>
-T maximum_or_nan(T const* x, index_t n) noexcept {
+template <class In>
+compute_t<In> maximum_or_nan(In const* z, index_t n) noexcept {
+  using T = compute_t<In>;
   T top = minus_infinity<T>;
   for (index_t i = 0; i < n; ++i) {
-    if (std::isnan(x[i])) return x[i];
-    top = std::max(top, x[i]);
+    T const x = to_compute(z[i]);
+    if (std::isnan(x)) return x;
+    top = std::max(top, x);
   }
   return std::isinf(top) ? std::numeric_limits<T>::quiet_NaN() : top;
 }
 
-/// Widens the row into x and leaves exp(x - maximum) there; false if the softmax of the row is NaN.
+template <class In>
+std::uintptr_t after_block(In const* z, index_t row, index_t row_stride) noexcept {
+  return reinterpret_cast<std::uintptr_t>(z) + static_cast<std::size_t>((row + row_block) * row_stride) * sizeof(In);
+}
+
+/// The number to subtract from every row of a block; NaN if its softmax is NaN.
 template <simd_level Level, class In>
-MOEROUTE_ALWAYS_INLINE bool start_row(In const* z, index_t n, compute_t<In>* x, compute_t<In>& maximum,
-                                      compute_t<In>& sum) {
-  auto const start = widen_row<Level>(z, n, x);
-  maximum = start.maximum;
-  if (!start.finite) maximum = maximum_or_nan(x, n);
-  if (maximum != maximum) return false;
-  sum = exp_row<Level>(x, n, maximum);
-  return true;
+MOEROUTE_ALWAYS_INLINE void row_maxima(In const* z, index_t rows, index_t n, index_t row_stride,
+                                       compute_t<In>* maximum) {
+  for (index_t r = 0; r < rows; ++r) {
+    bool finite;
+    maximum[r] = row_maximum<Level>(z + r * row_stride, n, finite);
+    if (!finite) maximum[r] = maximum_or_nan(z + r * row_stride, n);
+  }
 }
 
 struct softmax_kernel {
   template <simd_level Level, class In, class Out>
-  MOEROUTE_ALWAYS_INLINE static void run(In const* z, index_t n, Out* p, compute_t<In>* x) {
+  MOEROUTE_ALWAYS_INLINE static void run(In const* z, index_t rows, index_t n, index_t row_stride, Out* p,
+                                         compute_t<In>* x) {
     using T = compute_t<In>;
-    T maximum, sum;
-    if (!start_row<Level>(z, n, x, maximum, sum)) {
-      std::fill(p, p + n, std::numeric_limits<Out>::quiet_NaN());
-      return;
+    constexpr int W = lane_count<Level, T>;
+    T maximum[row_block];
+    padded_rows<W, In> padded(n);
+    for (index_t first = 0; first < rows; first += row_block) {
+      index_t const here = std::min(row_block, rows - first);
+      row_maxima<Level>(z + first * row_stride, here, n, row_stride, maximum);
+      for (index_t r = first; r < first + here; ++r) {
+        Out* const out = p + r * n;
+        T const top = maximum[r - first];
+        if (top != top) {
+          std::fill(out, out + n, std::numeric_limits<Out>::quiet_NaN());
+          continue;
+        }
+        T const inverse = T{1} / exp_row(padded, z + r * row_stride, n, top, after_block(z, r, row_stride), x);
+        for (index_t i = 0; i < n; ++i) out[i] = static_cast<Out>(x[i] * inverse);
+      }
     }
-    T const inverse = T{1} / sum;
-    for (index_t i = 0; i < n; ++i) p[i] = static_cast<Out>(x[i] * inverse);
+  }
+};
+
+/// sum[r] = the sum that softmax divides row r by, or just 1 if it is not wanted; NaN if a value is not finite.
+struct softmax_sum_kernel {
+  template <simd_level Level, class In>
+  MOEROUTE_ALWAYS_INLINE static void run(In const* z, index_t rows, index_t n, index_t row_stride, bool wanted,
+                                         compute_t<In>* sum) {
+    using T = compute_t<In>;
+    padded_rows<lane_count<Level, T>, In> padded(n);
+    T maximum[row_block];
+    bool finite[row_block];
+    for (index_t first = 0; first < rows; first += row_block) {
+      index_t const here = std::min(row_block, rows - first);
+      for (index_t r = 0; r < here; ++r)
+        maximum[r] = row_maximum<Level>(z + (first + r) * row_stride, n, finite[r]);
+      for (index_t r = 0; r < here; ++r)
+        sum[first + r] = !finite[r] ? std::numeric_limits<T>::quiet_NaN()
+                         : !wanted  ? T{1}
+                                    : exp_row(padded, z + (first + r) * row_stride, n, maximum[r],
+                                              after_block(z, first + r, row_stride), nullptr);
+    }
   }
 };
 
 struct log_sum_exp_kernel {
   template <simd_level Level, class In>
-  MOEROUTE_ALWAYS_INLINE static double run(In const* z, index_t n, compute_t<In>* x) {
-    compute_t<In> maximum, sum;
-    if (start_row<Level>(z, n, x, maximum, sum))
-      return static_cast<double>(maximum) + std::log(static_cast<double>(sum));
-    // Only the infinities of one sign have a limit.
-    bool const nan = std::any_of(x, x + n, [](auto v) { return std::isnan(v); });
-    return nan ? quiet_nan : static_cast<double>(*std::max_element(x, x + n));
+  MOEROUTE_ALWAYS_INLINE static void run(In const* z, index_t rows, index_t n, index_t row_stride, double* out) {
+    using T = compute_t<In>;
+    constexpr int W = lane_count<Level, T>;
+    T maximum[row_block], sum[row_block];
+    padded_rows<W, In> padded(n);
+    for (index_t first = 0; first < rows; first += row_block) {
+      index_t const here = std::min(row_block, rows - first);
+      row_maxima<Level>(z + first * row_stride, here, n, row_stride, maximum);
+      for (index_t r = 0; r < here; ++r)
+        sum[r] = exp_row(padded, z + (first + r) * row_stride, n, maximum[r], after_block(z, first + r, row_stride),
+                         nullptr);
+      for (index_t r = 0; r < here; ++r)
+        out[first + r] = maximum[r] == maximum[r]
+                             ? static_cast<double>(maximum[r]) + std::log(static_cast<double>(sum[r]))
+                             : limit_of_log_sum(z + (first + r) * row_stride, n);
+    }
+  }
+
+ private:
+  // Only the infinities of one sign have a limit.
+  template <class In>
+  static double limit_of_log_sum(In const* z, index_t n) noexcept {
+    double top = minus_infinity<double>;
+    for (index_t i = 0; i < n; ++i) {
+      double const x = static_cast<double>(to_compute(z[i]));
+      if (std::isnan(x)) return quiet_nan;
+      top = std::max(top, x);
+    }
+    return top;
   }
 };
 
 struct sigmoid_kernel {
   template <simd_level Level, class In, class Out>
-  MOEROUTE_ALWAYS_INLINE static void run(In const* z, index_t n, Out* p, compute_t<In>* x) {
+  MOEROUTE_ALWAYS_INLINE static void run(In const* z, index_t rows, index_t n, index_t row_stride, Out* p,
+                                         compute_t<In>* x) {
     using T = compute_t<In>;
     constexpr int W = lane_count<Level, T>;
     using real = lanes<T, W>;
-    widen_row<Level>(z, n, x);
-    for (index_t i = 0; i < n; i += 2 * W) {
-      real v[2], e[2];
+    padded_rows<W, In> padded(n);
+    for (index_t r = 0; r < rows; ++r) {
+      padded.start(z + r * row_stride);
+      for (index_t i = 0; i < n; i += 2 * W) {
+        real v[2], e[2];
 #pragma GCC unroll 2
-      for (int k = 0; k < 2; ++k) {
-        load<W>(v[k], x + i + k * W);
-        e[k] = v[k] > T{0} ? -v[k] : v[k];
-      }
-      exp_lanes<T, W>(e);
+        for (int k = 0; k < 2; ++k) {
+          padded.read(i + k * W, v[k]);
+          e[k] = v[k] > T{0} ? -v[k] : v[k];
+        }
+        exp_lanes<T, W>(e);
 #pragma GCC unroll 2
-      for (int k = 0; k < 2; ++k) {
-        real const one = real{} + T{1};
-        e[k] = (v[k] > T{0} ? one : e[k]) / (one + e[k]);
-        e[k] = v[k] == v[k] ? e[k] : v[k];
-        store<W>(e[k], x + i + k * W);
+        for (int k = 0; k < 2; ++k) {
+          real const one = real{} + T{1};
+          e[k] = (v[k] > T{0} ? one : e[k]) / (one + e[k]);
+          e[k] = v[k] == v[k] ? e[k] : v[k];
+          store<W>(e[k], x + i + k * W);
+        }
       }
+      for (index_t i = 0; i < n; ++i) p[r * n + i] = static_cast<Out>(x[i]);
     }
-    for (index_t i = 0; i < n; ++i) p[i] = static_cast<Out>(x[i]);
   }
 };
 
@@ -185,13 +321,19 @@ struct softmax_accumulate_kernel {
     using T = compute_t<In>;
     constexpr int W = lane_count<Level, T>, D = lane_count<Level, double>;
     index_t skipped = 0;
+    T maximum[row_block];
+    bool finite[row_block];
+    padded_rows<W, In> padded(n);
     for (index_t r = 0; r < rows; ++r) {
-      auto const start = widen_row<Level>(z + r * row_stride, n, x);
-      if (!start.finite) {
+      if (r % row_block == 0)
+        for (index_t i = 0; i < std::min(row_block, rows - r); ++i)
+          maximum[i] = row_maximum<Level>(z + (r + i) * row_stride, n, finite[i]);
+      if (!finite[r % row_block]) {
         ++skipped;
         continue;
       }
-      T const inverse = T{1} / exp_row<Level>(x, n, start.maximum);
+      T const inverse = T{1} / exp_row(padded, z + r * row_stride, n, maximum[r % row_block],
+                                       after_block(z, r, row_stride), x);
       for (index_t i = 0; i < n; i += W) {
         lanes<T, W> p;
         load<W>(p, x + i);
@@ -219,17 +361,18 @@ void gather(vector_view<T> row, T* out) noexcept {
   for (index_t i = 0; i < row.size(); ++i) out[i] = row[i];
 }
 
-/// Calls f(pointer to contiguous elements, r) for every row, through a copy where the columns are strided.
+/// Calls f(at most `most` rows of contiguous columns, first) until all of m is done; copies where columns are strided.
 template <class T, class F>
-void for_each_row(matrix_view<T> m, F const& f) {
-  if (m.col_stride() == 1 || m.cols() < 2) {
-    for (index_t r = 0; r < m.rows(); ++r) f(m.data() + r * m.row_stride(), r);
-    return;
-  }
-  std::vector<T> copy(static_cast<std::size_t>(m.cols()));
-  for (index_t r = 0; r < m.rows(); ++r) {
-    gather(m.row(r), copy.data());
-    f(copy.data(), r);
+void for_blocks(matrix_view<T> m, index_t most, F const& f) {
+  bool const strided = m.col_stride() != 1 && m.cols() > 1;
+  std::vector<T> copy(strided ? static_cast<std::size_t>(m.cols() * std::min(m.rows(), most)) : 0);
+  for (index_t first = 0; first < m.rows(); first += most) {
+    auto block = m.rows_from(first, std::min(most, m.rows() - first));
+    if (strided) {
+      for (index_t r = 0; r < block.rows(); ++r) gather(block.row(r), copy.data() + r * m.cols());
+      block = {copy.data(), block.rows(), m.cols()};
+    }
+    f(block, first);
   }
 }
 
@@ -238,6 +381,17 @@ template <class Out, class In>
 concept holds_result_of = std::floating_point<Out> && sizeof(Out) >= sizeof(compute_t<In>);
 
 }  // namespace detail
+
+/// softmax_row of every row of z [T,E] into p [T,E], row-major.
+template <real_scalar In, detail::holds_result_of<In> Out>
+void softmax_rows(matrix_view<In> z, Out* p) {
+  if (z.empty()) return;
+  detail::scratch<compute_t<In>, detail::stack_row> x(detail::padded_size(z.cols()));
+  detail::for_blocks(z, detail::exact_block_rows, [&](matrix_view<In> m, index_t first) {
+    detail::dispatch<detail::softmax_kernel>(m.data(), m.rows(), m.cols(), m.row_stride(), p + first * m.cols(),
+                                             x.data());
+  });
+}
 
 /// Probabilities of one row of logits.
 ///
@@ -249,18 +403,15 @@ concept holds_result_of = std::floating_point<Out> && sizeof(Out) >= sizeof(comp
 /// Empty  nothing is written.   Cost  O(n); memory on the stack up to 512 values, n values on the heap above.
 template <real_scalar In, detail::holds_result_of<In> Out>
 void softmax_row(In const* z, index_t n, Out* p) {
-  if (n <= 0) return;
-  detail::scratch<compute_t<In>, detail::stack_row> x(detail::padded_size(n));
-  detail::dispatch<detail::softmax_kernel>(z, n, p, x.data());
+  softmax_rows(matrix_view<In>(z, 1, n), p);
 }
 
-/// softmax_row of every row of z [T,E] into p [T,E], row-major.
-template <real_scalar In, detail::holds_result_of<In> Out>
-void softmax_rows(matrix_view<In> z, Out* p) {
-  if (z.empty()) return;
-  detail::scratch<compute_t<In>, detail::stack_row> x(detail::padded_size(z.cols()));
-  detail::for_each_row(z, [&](In const* row, index_t r) {
-    detail::dispatch<detail::softmax_kernel>(row, z.cols(), p + r * z.cols(), x.data());
+/// log_sum_exp_row of every row of z [T,E] into out [T].
+template <real_scalar In>
+void log_sum_exp_rows(matrix_view<In> z, double* out) {
+  if (z.cols() <= 0) return std::fill(out, out + z.rows(), detail::minus_infinity<double>);
+  detail::for_blocks(z, detail::exact_block_rows, [&](matrix_view<In> m, index_t first) {
+    detail::dispatch<detail::log_sum_exp_kernel>(m.data(), m.rows(), m.cols(), m.row_stride(), out + first);
   });
 }
 
@@ -272,19 +423,9 @@ void softmax_rows(matrix_view<In> z, Out* p) {
 /// Empty  -inf.   Cost  O(n).
 template <real_scalar In>
 double log_sum_exp_row(In const* z, index_t n) {
-  if (n <= 0) return detail::minus_infinity<double>;
-  detail::scratch<compute_t<In>, detail::stack_row> x(detail::padded_size(n));
-  return detail::dispatch<detail::log_sum_exp_kernel>(z, n, x.data());
-}
-
-/// log_sum_exp_row of every row of z [T,E] into out [T].
-template <real_scalar In>
-void log_sum_exp_rows(matrix_view<In> z, double* out) {
-  if (z.cols() <= 0) return std::fill(out, out + z.rows(), detail::minus_infinity<double>);
-  detail::scratch<compute_t<In>, detail::stack_row> x(detail::padded_size(z.cols()));
-  detail::for_each_row(z, [&](In const* row, index_t r) {
-    out[r] = detail::dispatch<detail::log_sum_exp_kernel>(row, z.cols(), x.data());
-  });
+  double out;
+  log_sum_exp_rows(matrix_view<In>(z, 1, n), &out);
+  return out;
 }
 
 /// 1 / (1 + exp(-z)) of one row of logits.
@@ -292,21 +433,20 @@ void log_sum_exp_rows(matrix_view<In> z, double* out) {
 /// In     z [n].   Out  p [n] within 3 ulp, the same bits at every dispatch level; 0 below -87 (binary64: -708); NaN
 ///        for NaN.
 /// Empty  nothing is written.   Cost  O(n).
-template <real_scalar In, detail::holds_result_of<In> Out>
-void sigmoid_row(In const* z, index_t n, Out* p) {
-  if (n <= 0) return;
-  detail::scratch<compute_t<In>, detail::stack_row> x(detail::padded_size(n));
-  detail::dispatch<detail::sigmoid_kernel>(z, n, p, x.data());
-}
-
 /// sigmoid_row of every row of z [T,E] into p [T,E], row-major.
 template <real_scalar In, detail::holds_result_of<In> Out>
 void sigmoid_rows(matrix_view<In> z, Out* p) {
   if (z.empty()) return;
   detail::scratch<compute_t<In>, detail::stack_row> x(detail::padded_size(z.cols()));
-  detail::for_each_row(z, [&](In const* row, index_t r) {
-    detail::dispatch<detail::sigmoid_kernel>(row, z.cols(), p + r * z.cols(), x.data());
+  detail::for_blocks(z, detail::exact_block_rows, [&](matrix_view<In> m, index_t first) {
+    detail::dispatch<detail::sigmoid_kernel>(m.data(), m.rows(), m.cols(), m.row_stride(), p + first * m.cols(),
+                                             x.data());
   });
+}
+
+template <real_scalar In, detail::holds_result_of<In> Out>
+void sigmoid_row(In const* z, index_t n, Out* p) {
+  sigmoid_rows(matrix_view<In>(z, 1, n), p);
 }
 
 /// Adds the softmax of every row to exact sums, without storing it.
@@ -330,16 +470,9 @@ std::uint64_t softmax_accumulate(matrix_view<In> logits, exact_sums& sums) {
   auto const padded = padded_size(n);
   scratch<compute_t<In>, stack_row> x(padded);
   scratch<std::uint64_t, stack_row> cells(padded);
-  bool const strided = logits.col_stride() != 1 && n > 1;
-  std::vector<In> copy(strided ? static_cast<std::size_t>(n * std::min(logits.rows(), exact_block_rows)) : 0);
   auto const bias = std::bit_cast<std::uint64_t>(sums.bound());
   std::uint64_t skipped = 0;
-  for (index_t first = 0; first < logits.rows(); first += exact_block_rows) {
-    auto block = logits.rows_from(first, std::min(exact_block_rows, logits.rows() - first));
-    if (strided) {
-      for (index_t r = 0; r < block.rows(); ++r) gather(block.row(r), copy.data() + r * n);
-      block = {copy.data(), block.rows(), n};
-    }
+  for_blocks(logits, exact_block_rows, [&](matrix_view<In> block, index_t) {
     std::fill_n(cells.data(), padded, std::uint64_t{0});
     auto const left_out = dispatch<softmax_accumulate_kernel>(block.data(), block.rows(), n, block.row_stride(),
                                                               sums.bound(), x.data(), cells.data());
@@ -347,7 +480,7 @@ std::uint64_t softmax_accumulate(matrix_view<In> logits, exact_sums& sums) {
     for (index_t i = 0; i < n; ++i) cells.data()[i] -= static_cast<std::uint64_t>(added) * bias;
     sums.add_units(cells.data(), added);
     skipped += static_cast<std::uint64_t>(left_out);
-  }
+  });
   return skipped;
 }
 

@@ -21,6 +21,49 @@
 #include <vector>
 
 namespace moeroute {
+namespace detail {
+
+struct gate_row {
+  double maximum;    // of the logits; NaN if one is not finite
+  double sum;        // of e^(z - maximum)
+  double deviation;  // sum of e^(z - maximum) (maximum - z)
+  double first, kept, last, next;  // probabilities: the best, the sum of the best K, the K-th, the (K+1)-th or 0
+};
+
+/// `best` [rows, candidates]: the places of the K largest logits of each row, and of the one after them if there is one.
+struct gate_kernel {
+  template <simd_level Level, class L>
+  MOEROUTE_ALWAYS_INLINE static void run(L const* z, index_t rows, index_t n, index_t row_stride,
+                                         std::int32_t const* best, index_t candidates, index_t k, compute_t<L>* e,
+                                         gate_row* out) {
+    using T = compute_t<L>;
+    constexpr int W = lane_count<Level, T>;
+    T maximum[row_block];
+    bool finite[row_block];
+    padded_rows<W, L> padded(n);
+    for (index_t r = 0; r < rows; ++r) {
+      if (r % row_block == 0)
+        for (index_t i = 0; i < std::min(row_block, rows - r); ++i)
+          maximum[i] = row_maximum<Level>(z + (r + i) * row_stride, n, finite[i]);
+      T const top = maximum[r % row_block];
+      out[r].maximum = finite[r % row_block] ? static_cast<double>(top) : quiet_nan;
+      if (!finite[r % row_block]) continue;
+      first_moment<T> deviation;
+      T const sum = exp_row(padded, z + r * row_stride, n, top, after_block(z, r, row_stride), e, deviation);
+      out[r].sum = static_cast<double>(sum);
+      out[r].deviation = static_cast<double>(deviation.value);
+      T const inverse = T{1} / sum;
+      auto const probability = [&](index_t j) { return static_cast<double>(e[best[r * candidates + j]] * inverse); };
+      out[r].first = probability(0);
+      out[r].last = probability(k - 1);
+      out[r].next = k < candidates ? probability(k) : 0;
+      out[r].kept = 0;
+      for (index_t j = 0; j < k; ++j) out[r].kept += probability(j);
+    }
+  }
+};
+
+}  // namespace detail
 
 struct gate_options {
   index_t experts = 0;
@@ -67,26 +110,18 @@ class gate {
   template <class L, class W, class Id>
   void update(routing_batch<L, W, Id> const& batch) {
     check(batch);
-    using real = compute_t<L>;
-    auto const e_count = static_cast<std::size_t>(options_.experts);
-    auto const candidates = std::min(options_.top_k + 1, options_.experts);
-    std::vector<real> z(e_count), p(e_count), best(static_cast<std::size_t>(candidates));
-    std::vector<index_t> ids(best.size());
-    for (index_t t = 0; t < batch.tokens(); ++t) {
-      auto const row = batch.logits().row(t);
-      bool finite = true;
-      for (std::size_t e = 0; e < e_count; ++e) {
-        z[e] = to_compute(row[static_cast<index_t>(e)]);
-        finite = finite && std::isfinite(z[e]);
-      }
-      if (!finite) {
-        ++nonfinite_;
-        continue;
-      }
-      softmax_row(z.data(), options_.experts, p.data());
-      top_k_row(p.data(), options_.experts, candidates, ids.data(), best.data());
-      add(z, p, best);
-    }
+    constexpr index_t block_rows = 64;
+    index_t const n = options_.experts, k = options_.top_k, candidates = std::min(k + 1, n);
+    std::vector<std::int32_t> best(static_cast<std::size_t>(block_rows * candidates));
+    detail::scratch<compute_t<L>, detail::stack_row> e(detail::padded_size(n));
+    detail::gate_row rows[block_rows];
+    detail::for_blocks(batch.logits(), block_rows, [&](matrix_view<L> z, index_t) {
+      top_k_rows(z, candidates, best.data());
+      detail::dispatch<detail::gate_kernel>(z.data(), z.rows(), n, z.row_stride(),
+                                            static_cast<std::int32_t const*>(best.data()), candidates, k, e.data(),
+                                            static_cast<detail::gate_row*>(rows));
+      for (index_t r = 0; r < z.rows(); ++r) add(rows[r]);
+    });
   }
 
   void merge(gate const& other, std::uint64_t times = 1) {
@@ -147,31 +182,18 @@ class gate {
  private:
   enum quantity : std::size_t { entropy, top1, mass, margin, z_loss };
 
-  template <class Real>
-  void add(std::vector<Real> const& z, std::vector<Real> const& p, std::vector<Real> const& best) {
-    // sum p (m - z) and sum e^(z - m): the entropy is their combination, free of log 0. Each product is rounded on its own, so that a compiler
-    // that fuses multiply and add gives the same bits.
-    double const m = static_cast<double>(*std::max_element(z.begin(), z.end()));
-    double weighted = 0;
-    for (std::size_t e = 0; e < z.size(); ++e) {
-      double term = static_cast<double>(p[e]) * (m - static_cast<double>(z[e]));
-      detail::round_here(term);
-      weighted += term;
+  void add(detail::gate_row const& row) {
+    if (std::isnan(row.maximum)) {
+      ++nonfinite_;
+      return;
     }
-    double const lse = log_sum_exp_row(z.data(), options_.experts);
-    double const log_partition = lse - m;
-    double kept = 0;
-    for (std::size_t k = 0; k < static_cast<std::size_t>(options_.top_k); ++k) kept += static_cast<double>(best[k]);
-    bool const all = options_.top_k == options_.experts;
-    sums_[entropy].add(std::max(0.0, log_partition + weighted));
-    sums_[top1].add(std::min(1.0, static_cast<double>(best[0])));
-    sums_[mass].add(std::min(1.0, kept));
-    sums_[margin].add(static_cast<double>(best[static_cast<std::size_t>(options_.top_k) - 1]) -
-                      (all ? 0.0 : static_cast<double>(best[static_cast<std::size_t>(options_.top_k)])));
-    double square = lse * lse;
-    detail::round_here(square);
-    sums_[z_loss].add(square);
     ++tokens_;
+    double const log_sum = std::log(row.sum), lse = row.maximum + log_sum;
+    sums_[entropy].add(std::max(0.0, log_sum + row.deviation / row.sum));
+    sums_[top1].add(std::min(1.0, row.first));
+    sums_[mass].add(std::min(1.0, row.kept));
+    sums_[margin].add(row.last - row.next);
+    sums_[z_loss].add(lse * lse);
   }
 
   gate_options options_;

@@ -57,16 +57,25 @@ class load {
   void update(routing_batch<L, W, Id> const& batch) {
     check(batch);
     auto const ids = batch.ids();
-    std::uint64_t dropped = 0;
-    for (index_t t = 0; t < ids.rows(); ++t) {
-      auto const row = ids.row(t);
-      for (index_t k = 0; k < row.size(); ++k)
-        if (std::cmp_less(row[k], 0))
-          ++dropped;
-        else
-          ++counts_[static_cast<std::size_t>(row[k])];
-    }
-    dropped_ += dropped;
+    // One cell below the experts takes the dropped slots, so that nothing has to be asked; neighbouring slots count into
+    // tables of their own, because adding to a cell has to wait for the addition before.
+    auto const cells = counts_.size() + 1;
+    std::vector<std::uint64_t> tables(2 * cells);
+    auto const* const even = tables.data() + 1;
+    auto const count = [&](vector_view<Id> slots) {
+      index_t k = 0;
+      for (; k + 2 <= slots.size(); k += 2) {
+        ++tables[static_cast<std::size_t>(slots[k] + 1)];
+        ++tables[cells + static_cast<std::size_t>(slots[k + 1] + 1)];
+      }
+      if (k < slots.size()) ++tables[static_cast<std::size_t>(slots[k] + 1)];
+    };
+    if (ids.col_stride() == 1 && ids.row_stride() == ids.cols())
+      count({ids.data(), ids.rows() * ids.cols()});
+    else
+      for (index_t t = 0; t < ids.rows(); ++t) count(ids.row(t));
+    for (std::size_t e = 0; e < counts_.size(); ++e) counts_[e] += even[e] + even[cells + e];
+    dropped_ += tables[0] + tables[cells];
     tokens_ += static_cast<std::uint64_t>(ids.rows());
   }
   template <index_matrix Ids>
