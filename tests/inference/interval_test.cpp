@@ -58,6 +58,32 @@ TEST_CASE("interval: no trials is NaN, nonsense throws") {
   CHECK_THROWS_AS(unseen_upper_bound(5, 0), argument_error);
 }
 
+TEST_CASE("interval: counts of any size, and no jump where the incomplete beta function is left") {
+  for (double const share : {1e-6, 0.02, 0.4, 0.98})
+    for (std::uint64_t n :
+         {2000000000ull, 60000000000ull, 1000000000000ull, 1000000000000000ull, 4000000000000000000ull})
+      for (double const level : {0.95, 0.999}) {
+        auto const k = static_cast<std::uint64_t>(share * static_cast<double>(n));
+        auto const w = wilson_interval(k, n, level), c = clopper_pearson_interval(k, n, level),
+                   j = jeffreys_interval(k, n, level);
+        double const width = w.upper - w.lower, few = 1 / std::sqrt(share * (1 - share) * static_cast<double>(n));
+        INFO(k, " of ", n);
+        CHECK(width > 0);
+        for (auto const& e : {c, j}) {
+          CHECK(std::abs(e.lower - w.lower) <= 3 * few * width + 1e-15);
+          CHECK(std::abs(e.upper - w.upper) <= 3 * few * width + 1e-15);
+        }
+      }
+  // Either side of the switch.
+  std::uint64_t const k = 1000000000, n = 7000000000;
+  for (auto* interval : {clopper_pearson_interval, jeffreys_interval}) {
+    auto const below = interval(k, n, 0.95), above = interval(k + 1, n, 0.95);
+    double const width = below.upper - below.lower, step = 1 / static_cast<double>(n);
+    CHECK(std::abs(above.lower - below.lower - step) < 1e-4 * width);
+    CHECK(std::abs(above.upper - below.upper - step) < 1e-4 * width);
+  }
+}
+
 TEST_CASE("interval: coverage is as documented" * doctest::test_suite("slow")) {
   // Exactly, by summing the binomial law, and averaged over the share; Clopper-Pearson may not fall below its level
   // anywhere.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <limits>
 #include <moeroute/inference/permutation.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <thread>
 #include <vector>
@@ -44,6 +44,25 @@ TEST_CASE("permutation: within blocks, every assignment is equally likely and no
     CHECK(drawn[3] + drawn[4] == 1);
   }
   CHECK(unevenness(seen, 12000) < 31.3);  // 11 degrees of freedom, 0.1 %
+}
+
+TEST_CASE("permutation: within strata, every assignment is equally likely and strata of one label stay") {
+  strata_permutation const p(ids{0, 1, 1, 0, 1, 2, 2}, ids{5, 5, 5, -9, -9, 7, 7});
+  CHECK(p.documents() == 7);
+  CHECK(p.fixed() == 2);
+  CHECK(p.strata().size() == 2);
+  std::map<labels, int> seen;
+  for (std::uint32_t b = 0; b < 12000; ++b) ++seen[p.draw(1, b)];
+  REQUIRE(seen.size() == 6);  // 3 places of the one 0, times 2
+  for (auto const& [drawn, n] : seen) {
+    CHECK(std::is_permutation(drawn.begin(), drawn.begin() + 3, labels{0, 1, 1}.begin()));
+    CHECK(drawn[3] + drawn[4] == 1);
+    CHECK(drawn[5] + drawn[6] == 4);
+  }
+  CHECK(unevenness(seen, 12000) < 20.6);  // 5 degrees of freedom, 0.1 %
+  CHECK(p.draw(3, 8) == p.draw(3, 8));
+  CHECK(strata_permutation(ids{}, ids{}).draw(1, 1).empty());
+  CHECK_THROWS_AS(strata_permutation(ids{1}, ids{}), shape_error);
 }
 
 TEST_CASE("permutation: without mixed blocks, units swap freely and a block of one label moves as a whole") {

@@ -113,6 +113,49 @@ std::vector<double> benjamini_yekutieli(P const& p) {
   return detail::step_up(std::move(r), m * harmonic);
 }
 
+/// Share of true null hypotheses among m tests, from the p-values that are too large to come from anything else.
+///
+/// In     p [m] in [0, 1], NaN is left out; lambda in (0, 1).
+/// Out    min(1, (1 + #{p > lambda}) / (m (1 - lambda))).
+/// Empty  NaN.
+/// Cost   O(m).
+/// Bias   upward, by construction; further if p-values are discrete or conservative. Needs null p-values that are
+///        uniform and at most weakly
+///        dependent: the experts of one token are not, documents' tests may be.
+/// Throws argument_error if a p-value lies outside [0, 1] or lambda outside (0, 1).
+/// Source Storey 2002, doi:10.1111/1467-9868.00346; the + 1: Storey, Taylor, Siegmund 2004,
+///        doi:10.1111/j.1467-9868.2004.00439.x, section 3.
+///        Differs: capped at 1; lambda is given, not searched.
+template <real_vector P>
+double storey_null_share(P const& p, double lambda = 0.5) {
+  if (!(lambda > 0 && lambda < 1))
+    detail::raise("moeroute::storey_null_share: lambda = ", lambda, " must lie between 0 and 1");
+  auto const r = detail::order_p_values(detail::vector_of(p), "moeroute::storey_null_share");
+  if (r.order.empty()) return quiet_nan;
+  auto const above = std::count_if(r.adjusted.begin(), r.adjusted.end(), [&](double v) { return v > lambda; });
+  return std::min(1.0, (1 + static_cast<double>(above)) / (static_cast<double>(r.order.size()) * (1 - lambda)));
+}
+
+/// q-values: p-values adjusted for the false discovery rate with the estimated share of true nulls instead of 1.
+///
+/// In     p [m] in [0, 1], NaN stays NaN and does not count as a test; lambda in (0, 1).
+/// Out    benjamini_hochberg times storey_null_share for p <= lambda, 1 for larger p, in the order of the input.
+/// Empty  empty in, empty out.
+/// Cost   O(m log m).
+/// Throws argument_error if a p-value lies outside [0, 1] or lambda outside (0, 1).
+/// Source Storey, Taylor, Siegmund 2004, theorem 3: the rate is controlled for independent tests. Differs: as given.
+template <real_vector P>
+std::vector<double> storey_q_values(P const& p, double lambda = 0.5) {
+  double const share = storey_null_share(p, lambda);
+  auto r = detail::order_p_values(detail::vector_of(p), "moeroute::storey_q_values");
+  auto const m = static_cast<double>(r.order.size());
+  while (!r.order.empty() && r.adjusted[r.order.back()] > lambda) {
+    r.adjusted[r.order.back()] = 1;
+    r.order.pop_back();
+  }
+  return detail::step_up(std::move(r), m * share);
+}
+
 }  // namespace moeroute
 
 #endif

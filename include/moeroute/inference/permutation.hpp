@@ -22,7 +22,8 @@ namespace moeroute {
 namespace detail {
 
 inline constexpr std::uint64_t purpose_label_permutation = 0x7065726d6c626c73u,
-                               purpose_expert_permutation = 0x7065726d65787072u;
+                               purpose_expert_permutation = 0x7065726d65787072u,
+                               purpose_strata_permutation = 0x7065726d73747261u;
 
 // Ties count as "at least as extreme", also those that a different order of summation has split by some ulp.
 // An infinite t (no variance at all) is its own floor: inf - inf would be NaN, and NaN makes every replicate extreme.
@@ -119,6 +120,62 @@ class block_permutation {
   std::vector<index_t> labels_;
   std::vector<std::vector<unit>> blocks_;  // of several labels; their units are single documents
   std::vector<unit> units_;                // all others
+};
+
+/// Random relabellings of documents under "within a stratum the label does not matter".
+///
+/// In     labels [D]; strata [D], e.g. the data set or the length class of a document: any ids.
+/// Out    draw(seed, replicate): labels [D], every order of a stratum's labels equally likely. A stratum of one label
+///        stays as it is: it holds
+///        nothing about the label. The p-values are exact if documents of a stratum are exchangeable.
+/// Empty  no documents: empty draws.
+/// Cost   O(D log D) once, O(D) per draw.
+/// Throws shape_error if the lengths differ.
+/// Source Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, section 2.3. Differs: as given.
+class strata_permutation {
+ public:
+  template <index_vector Labels, index_vector Strata>
+  strata_permutation(Labels const& labels, Strata const& strata) {
+    auto const l = detail::vector_of(labels);
+    auto const s = detail::vector_of(strata);
+    if (l.size() != s.size())
+      detail::raise<shape_error>("moeroute::strata_permutation: ", l.size(), " labels but ", s.size(), " strata");
+    std::map<vector_value_t<Strata>, std::vector<std::size_t>> members;
+    for (index_t d = 0; d < l.size(); ++d) {
+      labels_.push_back(static_cast<index_t>(l[d]));
+      members[s[d]].push_back(static_cast<std::size_t>(d));
+    }
+    for (auto& [id, documents] : members) {
+      if (std::any_of(documents.begin(), documents.end(), [&](auto d) { return labels_[d] != labels_[documents[0]]; }))
+        strata_.push_back(std::move(documents));
+      else
+        fixed_ += static_cast<index_t>(documents.size());
+    }
+  }
+
+  std::vector<index_t> draw(std::uint64_t seed, std::uint32_t replicate) const {
+    random_stream random(seed, detail::purpose_strata_permutation, replicate);
+    auto drawn = labels_;
+    std::vector<index_t> carried;
+    for (auto const& stratum : strata_) {
+      carried.clear();
+      for (auto const d : stratum) carried.push_back(labels_[d]);
+      shuffle(carried, random);
+      for (std::size_t i = 0; i < stratum.size(); ++i) drawn[stratum[i]] = carried[i];
+    }
+    return drawn;
+  }
+
+  index_t documents() const noexcept { return static_cast<index_t>(labels_.size()); }
+  /// Documents of strata with one label, which no draw moves.
+  index_t fixed() const noexcept { return fixed_; }
+  /// Strata with several labels: the indices of their documents.
+  std::vector<std::vector<std::size_t>> const& strata() const noexcept { return strata_; }
+
+ private:
+  std::vector<index_t> labels_;
+  std::vector<std::vector<std::size_t>> strata_;
+  index_t fixed_ = 0;
 };
 
 /// A permutation of the experts of one layer: "the numbering of experts means nothing across layers".
