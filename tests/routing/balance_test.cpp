@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <moeroute/routing/balance.hpp>
+#include <moeroute/routing/design_effect.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 #include <random>
+#include <string>
 
 #include <doctest/doctest.h>
 
@@ -184,4 +186,96 @@ TEST_CASE("unseen_experts: who, and how rare they must be") {
   CHECK(std::pow(1 - r.upper_95, 60) == doctest::Approx(0.05));
   CHECK(unseen_experts(std::vector<std::uint64_t>{0}, 0).upper_95 == 1);
   CHECK(unseen_experts(std::vector<std::uint64_t>{1}, 5).experts.empty());
+}
+
+TEST_CASE("design_effect: independent tokens of K distinct experts") {
+  // One document a token: the spread of counts is that of sampling without replacement, (E - K)/(E - 1) of independent
+  // slots.
+  std::mt19937_64 random(4);
+  index_t const e = 6, k = 3, n = 4000;
+  std::vector<std::uint64_t> counts;
+  std::vector<std::int64_t> blocks;
+  std::vector<std::size_t> deck{0, 1, 2, 3, 4, 5};
+  for (index_t t = 0; t < n; ++t) {
+    std::shuffle(deck.begin(), deck.end(), random);
+    std::vector<std::uint64_t> row(6);
+    for (std::size_t j = 0; j < 3; ++j) row[deck[j]] = 1;
+    counts.insert(counts.end(), row.begin(), row.end());
+    blocks.push_back(t / 2);  // pairs of a token and its copy: twice the variance
+    if (t % 2 == 1) std::copy_n(counts.end() - 12, 6, counts.end() - 6);
+  }
+  matrix_view<std::uint64_t> const m(counts.data(), n, e);
+  CHECK(design_effect(m, blocks, k) == doctest::Approx(2).epsilon(0.05));
+  CHECK(design_effect(m, blocks) == doctest::Approx(2 * 0.6).epsilon(0.05));
+  CHECK(std::isnan(design_effect(m, blocks, 6)));
+  CHECK_THROWS_AS(design_effect(m, blocks, 7), argument_error);
+  CHECK_THROWS_AS(design_effect(m, blocks, 0), argument_error);
+}
+
+namespace {
+
+// Routing that is uniform on the whole, in documents with strong habits: how often it exceeds the two references.
+void check_dependent_reference(int runs, index_t experts, index_t top_k, std::uint64_t seed) {
+  std::vector<int> beyond(std::size(balance_fields)), beyond_naive(beyond.size());
+  double effect = 0;
+  for (int i = 0; i < runs; ++i) {
+    std::mt19937_64 random(seed + static_cast<std::uint64_t>(i));
+    std::gamma_distribution<double> habit(0.5, 1);
+    std::uniform_real_distribution<double> uniform;
+    auto const e_count = static_cast<std::size_t>(experts);
+    std::vector<std::uint64_t> counts, total(e_count);
+    std::vector<std::int64_t> blocks;
+    int tokens = 0;
+    for (int d = 0; d < 60; ++d) {
+      std::vector<double> weight;
+      for (index_t e = 0; e < experts; ++e) weight.push_back(0.05 + habit(random));
+      std::vector<std::uint64_t> row(e_count);
+      for (int t = 0; t < 20; ++t, ++tokens) {
+        auto left = weight;
+        for (index_t k = 0; k < top_k; ++k) {
+          double u = uniform(random) * std::accumulate(left.begin(), left.end(), 0.0);
+          std::size_t e = 0;
+          while (e + 1 < e_count && (u -= left[e]) > 0) ++e;
+          while (left[e] == 0) --e;
+          ++row[e];
+          left[e] = 0;
+        }
+      }
+      for (std::size_t e = 0; e < e_count; ++e) total[e] += row[e];
+      counts.insert(counts.end(), row.begin(), row.end());
+      blocks.push_back(d);
+    }
+    auto const deff = design_effect(matrix_view<std::uint64_t>(counts.data(), 60, experts), blocks, top_k);
+    effect += deff / runs;
+    auto const observed = balance_of(total);
+    auto const dependent = uniform_balance(tokens / deff, experts, top_k, static_cast<std::uint64_t>(i) + 1, 199);
+    auto const naive = uniform_balance(tokens, experts, top_k, static_cast<std::uint64_t>(i) + 1, 199);
+    for (std::size_t f = 0; f < beyond.size(); ++f) {
+      auto const over = [&](balance_reference const& r) {
+        double const bound = r.bound_95.*balance_fields[f], value = observed.*balance_fields[f];
+        return f >= 4 ? value < bound : value > bound;
+      };
+      beyond[f] += over(dependent);
+      beyond_naive[f] += over(naive);
+    }
+  }
+  double const slack = 3.5 * std::sqrt(0.05 * 0.95 / runs);
+  for (std::size_t f = 0; f < beyond.size(); ++f) {
+    INFO(std::string(balance_field_names[f])
+         << ", top " << top_k << ", design effect " << effect << ": beyond the dependent reference " << beyond[f]
+         << ", beyond the independent one " << beyond_naive[f] << " of " << runs);
+    CHECK(static_cast<double>(beyond[f]) / runs < 0.06 + slack);
+    CHECK(static_cast<double>(beyond[f]) / runs > 0.04 - slack);
+    CHECK(static_cast<double>(beyond_naive[f]) / runs > 0.5);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("uniform_balance: with the design effect it holds its level under dependence (quick)") {
+  check_dependent_reference(60, 8, 4, 1);
+}
+TEST_CASE("uniform_balance: calibration under dependence" * doctest::test_suite("slow")) {
+  check_dependent_reference(2000, 8, 1, 10000);
+  check_dependent_reference(2000, 8, 4, 20000);
 }

@@ -98,6 +98,16 @@ TEST_CASE("specialization: shares, lifts and information by hand") {
   CHECK(l.statistic(0, 1) < 0);
   CHECK(l.statistic(0, 0) == doctest::Approx(-l.statistic(1, 0)));  // two labels: one contrast, seen from either side
   CHECK(r.slots_compared == 10);
+  // Effects use each label's own documents: 3 1 and 5 1, 1 3 and 0 6.
+  std::vector<std::uint64_t> const first{3, 1, 5, 1}, second{1, 3, 0, 6};
+  std::vector<double> const deff{
+      design_effect(matrix_view<std::uint64_t>(first.data(), 2, 2), std::vector<std::int64_t>{0, 2}),
+      design_effect(matrix_view<std::uint64_t>(second.data(), 2, 2), std::vector<std::int64_t>{1, 3})};
+  auto const effects = label_effects(l.counts, deff);
+  CHECK(l.effects.log_odds(0, 0) == effects.log_odds(0, 0));
+  CHECK(l.effects.log_odds(0, 0) > 0);
+  CHECK(l.effects.jensen_shannon(0, 1) == effects.jensen_shannon(0, 1));
+  CHECK(l.effects.jensen_shannon_floor(0, 1) == effects.jensen_shannon_floor(0, 1));
 }
 
 TEST_CASE("specialization: a planted label is found, and only there") {

@@ -14,6 +14,7 @@
 #include <moeroute/numeric/contingency.hpp>
 #include <moeroute/numeric/entropy.hpp>
 #include <moeroute/routing/design_effect.hpp>
+#include <moeroute/routing/label_effects.hpp>
 
 #include <boost/math/distributions/students_t.hpp>
 
@@ -64,6 +65,7 @@ struct specialization_layer {
   xt::xtensor<double, 2> q_by;                     ///< Benjamini-Yekutieli over the same family
   std::vector<estimate> effective_experts;         ///< [C] exp(entropy) at equal numbers of slots, jackknife-corrected, BCa interval
   label_information information;
+  label_effects_result effects;                    ///< shrunken log-odds, Jensen-Shannon divergence of pairs with its finite-sample floor
 };
 
 struct effective_difference {
@@ -129,8 +131,8 @@ class effective_experts_of_label {
 ///
 /// In     layers: one matrix [D,E] per layer, slots of document (or group of documents) d at expert e; labels [D] in 0..C-1; blocks [D]: documents of
 ///        one block are dependent (translations of one passage); every other document has a block of its own.
-/// Out    per layer P(expert | label), lift over the pooled rate, intervals, p-values, mutual information; effective experts per label and their
-///        differences. Intervals: bootstrap that resamples blocks, the same weights for all labels, so that differences are paired.
+/// Out    per layer P(expert | label), lift over the pooled rate, log-odds, intervals, p-values, mutual information, Jensen-Shannon divergence;
+///        effective experts per label and their differences. Intervals: bootstrap that resamples blocks, the same weights for all labels, so that differences are paired.
 ///        p-values: labels permuted within blocks (inference/permutation.hpp), studentised contrast, maximum over all layers x labels x experts.
 ///        Effective experts: exp(plug-in entropy) brought to the slots of the smallest label by its second-order expansion, then corrected by the
 ///        delete-one-block jackknife, which also removes the bias that dependent tokens cause; BCa interval; differences tested by jackknife t.
@@ -306,6 +308,7 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
       theta_mean[c] += theta[c] / static_cast<double>(l_count);
       layer.effective_experts.push_back(corrected(theta[c], replicate, pick(left_out, own_blocks[c])));
     }
+    layer.effects = label_effects(layer.counts, deff);
     if (label_count > 1) layer.information.nats = mutual_information_nats(layer.counts);
     result.layers.push_back(std::move(layer));
   }
