@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// How often two experts of a layer are chosen together: 8 of n, counted per token. On machines that count the bits of a
+// register at once this sweeps bitmaps; "increments" is the way of all others.
+#include <moeroute/core/batch.hpp>
+#include <moeroute/io/npy.hpp>
+#include <moeroute/numeric/simd.hpp>
+#include <moeroute/numeric/top_k.hpp>
+#include <moeroute/routing/coactivation.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "support.hpp"
+
+namespace {
+
+using namespace moeroute;
+constexpr index_t k = 8;
+
+std::vector<std::int16_t> choices(index_t n) {
+  auto const z = bench_logits(bench_rows, n);
+  std::vector<std::int16_t> ids(bench_rows * k);
+  top_k_rows(matrix_view<float>(z.data(), bench_rows, n), k, ids.data());
+  return ids;
+}
+
+template <simd_level Level>
+void count(benchmark::State& state) {
+  index_t const n = state.range(0);
+  int const threads = static_cast<int>(state.range(1));
+  auto const ids = choices(n);
+  routing_batch<> const batch(n, {ids.data(), bench_rows, k});
+  detail::limit_simd_level(Level);
+  std::vector<coactivation> parts(static_cast<std::size_t>(threads), coactivation({n}));
+  for (auto _ : state)
+    parallel_for(threads, threads, [&](index_t i) {
+      auto const first = bench_rows * i / threads, last = bench_rows * (i + 1) / threads;
+      parts[static_cast<std::size_t>(i)].update(batch.slice(first, last - first));
+    });
+  detail::limit_simd_level(simd_level::avx512);
+  finish(state, bench_rows, index_t(sizeof(std::int16_t)) * bench_rows * k);
+}
+
+void answers(std::filesystem::path const& folder) {
+  for (index_t const n : {64, 128, 256}) {
+    auto const size = std::to_string(n);
+    auto const z = read_npy<float>(folder / ("logits_" + size + ".npy"));
+    index_t const rows = z.shape.at(0);
+    std::vector<std::int16_t> ids(static_cast<std::size_t>(rows * k));
+    top_k_rows(matrix_view<float>(z.values.data(), rows, n), k, ids.data());
+    coactivation a({n});
+    a.update(routing_batch<>(n, {ids.data(), rows, k}));
+    auto const r = a.result();
+    std::vector<std::int64_t> counts(r.counts.begin(), r.counts.end());
+    write_npy(folder / ("coactivation_" + size + ".npy"), std::span<std::int64_t const>(counts), {n, n});
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (int const threads : bench_threads()) {
+    benchmark::RegisterBenchmark("coactivation", count<simd_level::avx512>)
+        ->UseRealTime()
+        ->ArgsProduct({{64, 128, 256}, {threads}});
+    benchmark::RegisterBenchmark("coactivation increments", count<simd_level::avx2>)
+        ->UseRealTime()
+        ->ArgsProduct({{64, 128, 256}, {threads}});
+  }
+  return bench_main(argc, argv, answers);
+}
