@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -DROOT=<source tree> -P check_docs.cmake
 # Each header opens with the licence line, has a guard of its own name and at least one `///` comment; one that holds a
-# statistic (all of routing/, layers/ and inference/, what declares a *_result in numeric/) names its source
+# statistic (all of density/, inference/, routing/, layers/ and weights/, what declares a *_result in numeric/) names its source
 # (`Source ...`) and how it differs (`Differs: ...`, `as given`, or `Source ours`).
 cmake_minimum_required(VERSION 3.25)
 set(wrong "")
@@ -25,7 +25,7 @@ foreach(header IN LISTS headers)
   if(NOT text MATCHES "\n *///")
     list(APPEND wrong "include/${header}: no /// comment")
   endif()
-  if(header MATCHES "^moeroute/(routing|layers|inference)/" OR (header MATCHES "^moeroute/numeric/" AND text MATCHES "struct [a-z_]+_result"))
+  if(header MATCHES "^moeroute/(density|routing|layers|inference|weights)/" OR (header MATCHES "^moeroute/numeric/" AND text MATCHES "struct [a-z_]+_result"))
     if(NOT text MATCHES "\n *///[^\n]*Source ")
       list(APPEND wrong "include/${header}: a statistic without 'Source' in its /// comment")
     elseif(NOT text MATCHES "\n *///[^\n]*(Differs|[Aa]s given|Source ours)")
