@@ -428,11 +428,6 @@ double log_sum_exp_row(In const* z, index_t n) {
   return out;
 }
 
-/// 1 / (1 + exp(-z)) of one row of logits.
-///
-/// In     z [n].   Out  p [n] within 3 ulp, the same bits at every dispatch level; 0 below -87 (binary64: -708); NaN
-///        for NaN.
-/// Empty  nothing is written.   Cost  O(n).
 /// sigmoid_row of every row of z [T,E] into p [T,E], row-major.
 template <real_scalar In, detail::holds_result_of<In> Out>
 void sigmoid_rows(matrix_view<In> z, Out* p) {
@@ -444,6 +439,11 @@ void sigmoid_rows(matrix_view<In> z, Out* p) {
   });
 }
 
+/// 1 / (1 + exp(-z)) of one row of logits.
+///
+/// In     z [n].   Out  p [n] within 3 ulp, the same bits at every dispatch level; 0 below -87 (binary64: -708); NaN
+///        for NaN.
+/// Empty  nothing is written.   Cost  O(n).
 template <real_scalar In, detail::holds_result_of<In> Out>
 void sigmoid_row(In const* z, index_t n, Out* p) {
   sigmoid_rows(matrix_view<In>(z, 1, n), p);
