@@ -129,6 +129,17 @@ struct rotation_table {
   Tensor cos, sin;
 };
 
+// Packed documents: what every layer needs to know of them.
+struct packed {
+  rotation_table by;
+  attention_plan plan;
+};
+
+// What a router did.
+struct routed {
+  Tensor logits, ids, weights;
+};
+
 attention_plan plan_attention(std::span<std::int64_t const> offsets, at::Device device) {
   auto const documents = offsets.size() - 1;
   auto const length = [&](std::size_t d) { return offsets[d + 1] - offsets[d]; };
@@ -298,11 +309,22 @@ struct model::state {
   norm_weights final_norm;
   linear_weights head;
   std::vector<layer_weights> layers;
+  // What the family and its configuration have is decided in expected_tensors alone; the rest stays undefined.
+  std::map<std::string, std::vector<std::int64_t>> shapes;
+  bool tied = false;  // the head is the embedding
 
   state(model_spec const& s, checkpoint const& file, execution const& where)
-      : spec{s}, device{where.device}, type{torch_type(where.type)} {
+      : spec{s}, device{where.device}, type{torch_type(where.type)}, layers(static_cast<std::size_t>(s.layers)) {
     at::set_num_threads(where.threads);
-    load(file);
+    for (auto& t : expected_tensors(spec)) shapes.emplace(std::move(t.name), std::move(t.shape));
+    auto const head_name = std::string(spec.kind->names.head) + ".weight";
+    tied = spec.tied_head.value_or(!file.has(head_name));
+    if (tied) shapes.erase(head_name);
+    auto const upload = [this](std::vector<double> const& values) {
+      return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(device, at::kFloat);
+    };
+    frequencies = upload(spec.rope.frequencies);
+    if (!spec.rope.long_frequencies.empty()) long_frequencies = upload(spec.rope.long_frequencies);
   }
 
   // Zero-copy where the file has the type and the device is the CPU; the checkpoint outlives the model.
@@ -322,19 +344,38 @@ struct model::state {
     return at::from_blob(values.data(), shape, at::TensorOptions().dtype(at::kFloat)).to(device, as, false, true);
   }
 
-  void load(checkpoint const& file) {
+  Tensor get(checkpoint const& file, std::string const& name, std::optional<at::ScalarType> as = {}) const {
+    auto const found = shapes.find(name);
+    return found == shapes.end() ? Tensor() : tensor(file, found->first, found->second, as);
+  }
+
+  linear_weights linear(checkpoint const& file, std::string const& stem, std::optional<at::ScalarType> as = {}) const {
+    return {get(file, stem + ".weight", as), get(file, stem + ".bias", as)};
+  }
+
+  // The weights of one stage.
+  void load(checkpoint const& file, std::int64_t stage) {
+    auto const& n = spec.kind->names;
+    if (stage == 0 || (stage > spec.layers && tied && !embedding.defined()))
+      embedding = get(file, std::string(n.embedding));
+    if (stage > spec.layers) {
+      final_norm = {get(file, std::string(n.final_norm) + ".weight"), get(file, std::string(n.final_norm) + ".bias")};
+      head = linear(file, std::string(n.head));
+      if (tied) head.weight = embedding;
+    } else if (stage > 0) {
+      layers[static_cast<std::size_t>(stage - 1)] = layer_of(file, stage - 1);
+    }
+  }
+
+  layer_weights layer_of(checkpoint const& file, std::int64_t const layer) const {
     auto const& f = *spec.kind;
     auto const& n = f.names;
-    // What the family and its configuration have is decided in expected_tensors alone; the rest stays undefined.
-    std::map<std::string, std::vector<std::int64_t>> shapes;
-    for (auto& t : expected_tensors(spec)) shapes.emplace(std::move(t.name), std::move(t.shape));
-    std::int64_t layer = -1, expert = -1;
+    std::int64_t expert = -1;
     auto const get = [&](std::string const& pattern, std::optional<at::ScalarType> as = {}) {
-      auto const found = shapes.find(tensor_name(pattern, layer, expert));
-      return found == shapes.end() ? Tensor() : tensor(file, found->first, found->second, as);
+      return this->get(file, tensor_name(pattern, layer, expert), as);
     };
     auto const linear = [&](std::string const& stem, std::optional<at::ScalarType> as = {}) {
-      return linear_weights{get(stem + ".weight", as), get(stem + ".bias", as)};
+      return this->linear(file, tensor_name(stem, layer, expert), as);
     };
     auto const norm = [&](std::string const& stem) { return norm_weights{get(stem + ".weight"), get(stem + ".bias")}; };
     auto const unit = [&](std::string const& stem) {
@@ -342,57 +383,50 @@ struct model::state {
     };
     auto const text = [](std::string_view name) { return std::string(name); };
 
-    embedding = get(text(n.embedding));
-    final_norm = norm(text(n.final_norm));
-    auto const head_name = text(n.head) + ".weight";
-    bool const tied = spec.tied_head.value_or(!file.has(head_name));
-    if (tied) shapes.erase(head_name);
-    head = linear(text(n.head));
-    if (tied) head.weight = embedding;
-    for (layer = 0; layer < spec.layers; ++layer) {
-      layer_weights w;
-      w.window = spec.windows[static_cast<std::size_t>(layer)];
-      w.attention_norm = norm(text(n.attention_norm));
-      w.feed_forward_norm = norm(text(n.feed_forward_norm));
-      w.o = linear(text(n.o));
-      w.q_norm = norm(text(n.q_norm));
-      w.k_norm = norm(text(n.k_norm));
-      w.q = linear(text(n.q));
-      if (f.latent) {
-        auto const stem = text(n.q.substr(0, n.q.rfind('.') + 1));
-        if (spec.q_rank > 0) {
-          w.q_down = linear(stem + "q_a_proj");
-          w.q_down_norm = norm(stem + "q_a_layernorm");
-          w.q = linear(stem + "q_b_proj");
-        }
-        w.kv_down = linear(stem + "kv_a_proj_with_mqa");
-        w.kv_down_norm = norm(stem + "kv_a_layernorm");
-        w.k = linear(stem + "kv_b_proj");
-      } else {
-        w.k = linear(text(n.k));
-        w.v = linear(text(n.v));
+    layer_weights w;
+    w.window = spec.windows[static_cast<std::size_t>(layer)];
+    w.attention_norm = norm(text(n.attention_norm));
+    w.feed_forward_norm = norm(text(n.feed_forward_norm));
+    w.o = linear(text(n.o));
+    w.q_norm = norm(text(n.q_norm));
+    w.k_norm = norm(text(n.k_norm));
+    w.q = linear(text(n.q));
+    if (f.latent) {
+      auto const stem = text(n.q.substr(0, n.q.rfind('.') + 1));
+      if (spec.q_rank > 0) {
+        w.q_down = linear(stem + "q_a_proj");
+        w.q_down_norm = norm(stem + "q_a_layernorm");
+        w.q = linear(stem + "q_b_proj");
       }
-      w.sinks = get(text(n.sinks));
-      if (!spec.moe[static_cast<std::size_t>(layer)]) {
-        w.feed_forward = unit(text(n.dense));
-        layers.push_back(std::move(w));
-        continue;
-      }
-      w.router = linear(text(n.router), router_type());
-      w.selection_bias = get(text(n.selection_bias), at::kFloat);
-      if (w.selection_bias.defined()) w.selection_bias = w.selection_bias.flatten();
-      if (spec.shared_width > 0) w.feed_forward = unit(text(n.shared));
-      w.shared_gate = linear(text(n.shared_gate));
-      auto const in_one = tensor_name(n.experts_gate_up, layer);
-      if (file.has(in_one) || is_mxfp4(file, in_one) || n.expert_gate.empty()) {
-        w.experts = fused(file, layer);
-      } else {
-        for (expert = 0; expert < spec.router.experts; ++expert)
-          w.experts.push_back({linear(text(n.expert_gate)), linear(text(n.expert_up)), linear(text(n.expert_down))});
-        expert = -1;
-      }
-      layers.push_back(std::move(w));
+      w.kv_down = linear(stem + "kv_a_proj_with_mqa");
+      w.kv_down_norm = norm(stem + "kv_a_layernorm");
+      w.k = linear(stem + "kv_b_proj");
+    } else {
+      w.k = linear(text(n.k));
+      w.v = linear(text(n.v));
     }
+    w.sinks = get(text(n.sinks));
+    if (!spec.moe[static_cast<std::size_t>(layer)]) {
+      w.feed_forward = unit(text(n.dense));
+      return w;
+    }
+    w.router = linear(text(n.router), router_type());
+    w.selection_bias = get(text(n.selection_bias), at::kFloat);
+    if (w.selection_bias.defined()) w.selection_bias = w.selection_bias.flatten();
+    if (spec.shared_width > 0) w.feed_forward = unit(text(n.shared));
+    w.shared_gate = linear(text(n.shared_gate));
+    auto const in_one = tensor_name(n.experts_gate_up, layer);
+    if (file.has(in_one) || is_mxfp4(file, in_one) || n.expert_gate.empty()) {
+      w.experts = fused(file, layer);
+    } else {
+      for (expert = 0; expert < spec.router.experts; ++expert)
+        w.experts.push_back({linear(text(n.expert_gate)), linear(text(n.expert_up)), linear(text(n.expert_down))});
+    }
+    return w;
+  }
+
+  void refuse_unknown(checkpoint const& file) const {
+    auto const& n = spec.kind->names;
     std::set<std::string> known{std::string(n.head) + ".weight"};  // a tied head may be stored all the same
     for (auto const& [name, shape] : shapes) {
       known.insert(name);
@@ -403,11 +437,6 @@ struct model::state {
       for (auto const pattern : {n.experts_gate_up, n.experts_down})
         for (char const* part : {"", "_blocks", "_scales"}) known.insert(tensor_name(pattern, l) + part);
     file.refuse_unknown(known, spec.layers);
-    auto const upload = [this](std::vector<double> const& values) {
-      return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(device, at::kFloat);
-    };
-    frequencies = upload(spec.rope.frequencies);
-    if (!spec.rope.long_frequencies.empty()) long_frequencies = upload(spec.rope.long_frequencies);
   }
 
   at::ScalarType router_type() const { return spec.kind->wide_router ? at::kFloat : type; }
@@ -537,10 +566,6 @@ struct model::state {
     return w.o(at::cat(parts).index_select(0, plan.back));
   }
 
-  struct routed {
-    Tensor logits, ids, weights;
-  };
-
   routed route(layer_weights const& w, Tensor const& x) const {
     auto const& r = spec.router;
     auto const logits = w.router(x.to(router_type()));
@@ -633,59 +658,63 @@ struct model::state {
     return slots.sum(1).to(type);
   }
 
-  batch_output run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const {
-    c10::InferenceMode const inference;
-    auto const tokens = static_cast<std::int64_t>(ids.size());
-    std::vector<std::int64_t> wide_ids(ids.begin(), ids.end()), positions(ids.size());
+  packed pack(std::span<std::int64_t const> offsets) const {
+    std::vector<std::int64_t> positions(static_cast<std::size_t>(offsets.back()));
     for (std::size_t d = 0; d + 1 < offsets.size(); ++d)
       for (auto t = offsets[d]; t < offsets[d + 1]; ++t) positions[static_cast<std::size_t>(t)] = t - offsets[d];
-    for (auto const id : wide_ids)
+    return {rotations(positions, offsets), plan_attention(offsets, device)};
+  }
+
+  Tensor embed(std::span<std::int32_t const> ids) const {
+    std::vector<std::int64_t> const wide(ids.begin(), ids.end());
+    for (auto const id : wide)
       if (id < 0 || id >= spec.vocabulary)
         throw argument_error("token " + std::to_string(id) + " is outside the model's vocabulary of " +
                              std::to_string(spec.vocabulary) + "; tokenizer and model do not belong together");
-    auto const upload = [&](std::vector<std::int64_t> const& values) {
-      return at::tensor(values, at::TensorOptions().dtype(at::kLong)).to(device);
-    };
-    auto const id_tensor = upload(wide_ids);
-    auto const by = rotations(positions, offsets);
-    auto const plan = plan_attention(offsets, device);
+    auto x = at::embedding(embedding, at::tensor(wide, at::TensorOptions().dtype(at::kLong)).to(device));
+    return spec.embedding_multiplier == 1 ? x : x * spec.embedding_multiplier;
+  }
 
-    std::vector<routed> record;
-    auto x = at::embedding(embedding, id_tensor);
-    if (spec.embedding_multiplier != 1) x = x * spec.embedding_multiplier;
-    bool const post = spec.kind->post_norm;
+  Tensor run_layer(layer_weights const& w, Tensor x, packed const& batch, std::vector<routed>& record) const {
     auto const add = [&](Tensor const& y) {
       x = x + (spec.residual_multiplier == 1 ? y : y * spec.residual_multiplier);
     };
-    for (auto const& w : layers) {
-      if (post) {
-        add(norm(attention(w, x, by, plan), w.attention_norm));
-        add(norm(feed_forward(w, x, record), w.feed_forward_norm));
-      } else {
-        add(attention(w, norm(x, w.attention_norm), by, plan));
-        add(feed_forward(w, norm(x, w.feed_forward_norm), record));
-      }
+    if (spec.kind->post_norm) {
+      add(norm(attention(w, x, batch.by, batch.plan), w.attention_norm));
+      add(norm(feed_forward(w, x, record), w.feed_forward_norm));
+    } else {
+      add(attention(w, norm(x, w.attention_norm), batch.by, batch.plan));
+      add(feed_forward(w, norm(x, w.feed_forward_norm), record));
     }
+    return x;
+  }
+
+  layer_output on_host(routed const& r) const {
+    layer_output layer;
+    auto const logits = r.logits.to(at::kCPU).contiguous();
+    layer.logits.resize(static_cast<std::size_t>(logits.numel()) * static_cast<std::size_t>(logits.element_size()));
+    std::memcpy(layer.logits.data(), logits.const_data_ptr(), layer.logits.size());
+    layer.ids = to_vector<std::int16_t>(r.ids, at::kShort);
+    layer.weights = to_vector<float>(r.weights, at::kFloat);
+    layer.nonfinite = static_cast<std::uint64_t>(at::isfinite(r.logits).logical_not().sum().item<std::int64_t>());
+    return layer;
+  }
+
+  batch_output run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const {
+    c10::InferenceMode const inference;
+    auto const batch = pack(offsets);
+    std::vector<routed> record;
+    auto x = embed(ids);
+    for (auto const& w : layers) x = run_layer(w, std::move(x), batch, record);
     batch_output out;
-    head_output(norm(x, final_norm), wide_ids, offsets, out);
-    for (auto const& r : record) {
-      layer_output layer;
-      auto const logits = r.logits.to(at::kCPU).contiguous();
-      layer.logits.resize(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(spec.router.experts) *
-                          static_cast<std::size_t>(logits.element_size()));
-      std::memcpy(layer.logits.data(), logits.const_data_ptr(), layer.logits.size());
-      layer.ids = to_vector<std::int16_t>(r.ids, at::kShort);
-      layer.weights = to_vector<float>(r.weights, at::kFloat);
-      layer.nonfinite =
-          static_cast<std::uint64_t>(at::isfinite(r.logits).logical_not().sum().item<std::int64_t>());
-      out.layers.push_back(std::move(layer));
-    }
+    head_output(norm(x, final_norm), ids, offsets, out);
+    for (auto const& r : record) out.layers.push_back(on_host(r));
     return out;
   }
 
   // The next-token distribution in slices of rows: [T, vocabulary] at once would be larger than everything else
   // together.
-  void head_output(Tensor const& x, std::vector<std::int64_t> const& ids, std::span<std::int64_t const> offsets,
+  void head_output(Tensor const& x, std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets,
                    batch_output& out) const {
     auto const tokens = x.size(0);
     // Token t is predicted at t - 1; the last position of a document predicts nothing that is there, any id will do.
@@ -714,7 +743,12 @@ struct model::state {
 };
 
 model::model(model_spec const& spec, checkpoint const& weights, execution const& where)
-    : state_{guarded([&] { return std::make_unique<state>(spec, weights, where); })} {}
+    : state_{guarded([&] { return std::make_unique<state>(spec, weights, where); })} {
+  guarded([&] {
+    for (std::int64_t stage = 0; stage < stage_count(spec); ++stage) state_->load(weights, stage);
+    state_->refuse_unknown(weights);
+  });
+}
 model::model(model&&) noexcept = default;
 model::~model() = default;
 

@@ -48,6 +48,9 @@ std::vector<double> selection_bias(model_spec const& spec, checkpoint const& wei
 /// libtorch's version, for the manifest.
 std::string torch_version();
 
+/// Stages in which a model runs: 0 embeds, 1 to `layers` are the layers, the last is the head.
+inline std::int64_t stage_count(model_spec const& spec) { return spec.layers + 2; }
+
 struct layer_output {
   std::vector<std::byte> logits;  ///< [T,E], of logits_type
   std::vector<std::int16_t> ids;  ///< [T,K] that the model used
