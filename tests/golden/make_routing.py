@@ -61,6 +61,22 @@ def deepseek_v3_router(z, bias, k, groups, kept, renormalize, epsilon, scale):
     return ids, w * scale
 
 
+def sparsemixer_router(z, k, eps):
+    """Written out in numpy, row by row."""
+    ids, weights = [], []
+    for row in z.numpy():
+        taken = []
+        for _ in range(k):
+            left = np.array([-np.inf if e in taken else v for e, v in enumerate(row)], np.float32)
+            best = int(left.argmax())
+            near = [v for e, v in enumerate(row) if e not in taken
+                    and not (row[best] - v) / max(abs(v), row[best]) > np.float32(2 * eps)]
+            weights.append(1 / np.exp(np.float64(near) - np.float64(row[best])).sum())
+            taken.append(best)
+        ids += taken
+    return torch.tensor(ids).view(-1, k), torch.tensor(weights, dtype=torch.float32).view(-1, k)
+
+
 def case(name, z, spec, ids, w):
     return {"name": name, "spec": spec, "rows": z.shape[0], "logits": bits(z), "ids": ids.flatten().tolist(), "weights": bits(w)}
 
@@ -98,6 +114,18 @@ selection.append(case("sigmoid, not renormalised, large epsilon elsewhere", z, s
                       *deepseek_v3_router(z, bias, 3, 1, 1, False, 0.0, 1.0)))
 selection.append(case("sigmoid with an epsilon that shows", z, spec(16, 3, "sigmoid", True, 0.25),
                       *deepseek_v3_router(z, bias, 3, 1, 1, True, 0.25, 1.0)))
+
+
+from transformers.models.phimoe.modeling_phimoe import sparsemixer
+
+# After all that was drawn above, so that the older cases stay what they were.
+for name, shift, scale, eps in (("phimoe", 3.0, 0.1, 0.01), ("phimoe below zero", -3.0, 0.2, 0.02), ("phimoe, wide", 0.0, 30.0, 0.05)):
+    z = torch.randn(64, 16, generator=torch.Generator().manual_seed(5)) * scale + shift
+    ids, w = sparsemixer_router(z, 2, eps)
+    theirs = sparsemixer(z, eps, training=False)
+    assert torch.equal(ids, theirs[1]) and torch.allclose(w, theirs[0], rtol=1e-6)
+    assert (w < 1).sum() > 10 and (w == 1).sum() > 10, (name, (w < 1).sum(), (w == 1).sum())
+    selection.append(case(name, z, spec(16, 2, "sparsemixer") | {"jitter_eps": eps}, ids, w))
 
 
 # The modules of transformers: they take hidden states, the logits are what they make of them.

@@ -118,6 +118,11 @@ TEST_CASE("trace: a router_spec survives JSON") {
   CHECK(to_json(after)["score"] == "softmax_after_topk");
   CHECK(to_json(after)["group_score"] == "max");
   CHECK(router_spec_from_json(to_json(after), "f", "p") == after);
+  CHECK(!to_json(after).contains("jitter_eps"));
+  after.score = score_function::sparsemixer;
+  after.jitter_eps = 0.0125;
+  CHECK(to_json(after)["score"] == "sparsemixer");
+  CHECK(router_spec_from_json(json::parse(to_json(after).dump()), "f", "p") == after);
   auto const least = router_spec_from_json(json{{"score", "softmax"}, {"experts", 7}, {"top_k", 3}}, "f", "p");
   CHECK(least == small_spec());
 }
@@ -127,6 +132,8 @@ TEST_CASE("trace: a bad router_spec is refused with file and field") {
       {[](json& j) { j.erase("score"); }, "f:p.score: is missing"},
       {[](json& j) { j["score"] = "tanh"; }, "f:p.score: has the unknown value 'tanh'"},
       {[](json& j) { j["score"] = 3; }, "f:p.score: has the wrong type"},
+      {[](json& j) { j["score"] = "sparsemixer"; }, "f:p.jitter_eps: is missing"},
+      {[](json& j) { j["jitter_eps"] = 0.01; }, "jitter_eps = 0.01, belongs to sparsemixer"},
       {[](json& j) { j["experts"] = "8"; }, "f:p.experts: is not an integer"},
       {[](json& j) { j["experts"] = 8.0; }, "f:p.experts: is not an integer"},
       {[](json& j) { j["experts"] = -8; }, "experts = -8"},

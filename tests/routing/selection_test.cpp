@@ -30,7 +30,9 @@ router_spec spec_of(nlohmann::json const& j) {
   auto s = plain(j["experts"], j["top_k"]);
   s.score = j["score"] == "softmax"   ? score_function::softmax
             : j["score"] == "sigmoid" ? score_function::sigmoid
-                                      : score_function::softmax_after_top_k;
+            : j["score"] == "sparsemixer" ? score_function::sparsemixer
+                                          : score_function::softmax_after_top_k;
+  s.jitter_eps = j.value("jitter_eps", 0.0);
   s.renormalize = j["renormalize"];
   s.renormalize_epsilon = j["renormalize_epsilon"];
   s.scale = j["scale"];
@@ -89,6 +91,19 @@ naive_choice naive(std::vector<float> const& z, router_spec const& s) {
       c.ids.push_back(e);
   for (auto const e : c.ids) c.weights.push_back(score[static_cast<std::size_t>(e)]);
   if (s.score == score_function::softmax_after_top_k) soft(c.weights);
+  if (s.score == score_function::sparsemixer) {
+    auto left = c.ids;
+    for (std::size_t k = 0; k < c.ids.size(); ++k) {
+      long double const m = score[static_cast<std::size_t>(c.ids[k])];
+      long double sum = 0;
+      for (std::size_t e = 0; e < score.size(); ++e) {
+        auto const before = c.ids.begin() + static_cast<std::ptrdiff_t>(k);
+        bool const taken = std::find(c.ids.begin(), before, static_cast<index_t>(e)) != before;
+        if (!taken && m - score[e] <= 2 * s.jitter_eps * std::max(std::abs(score[e]), m)) sum += std::exp(score[e] - m);
+      }
+      c.weights[k] = 1 / sum;
+    }
+  }
   if (s.renormalize) {
     long double const sum = std::accumulate(c.weights.begin(), c.weights.end(), 0.0L) + s.renormalize_epsilon;
     for (auto& w : c.weights) w /= sum;
@@ -131,9 +146,32 @@ TEST_CASE("select: by hand") {
   CHECK(select(matrix_view<float>(grouped.data(), 1, 4), s).ids[0] == 3);
 }
 
+TEST_CASE("select: sparsemixer by hand") {
+  auto s = plain(4, 2);
+  s.score = score_function::sparsemixer;
+  s.jitter_eps = 0.05;  // a tenth
+  auto const weights = [&](std::vector<float> const& z) { return select(matrix_view<float>(z.data(), 1, 4), s).weights; };
+  // 9 is exactly a tenth of 10 away; then 8.2 is within a tenth of 9.
+  auto w = weights({10, 9, 8.2f, 1});
+  CHECK(w[0] == doctest::Approx(1 / (1 + std::exp(-1))));
+  CHECK(w[1] == doctest::Approx(1 / (1 + std::exp(-0.8))));
+  CHECK(weights({10, 8.9f, 1, 1}) == std::vector<float>{1, 1});  // both stand alone; they do not sum to 1
+  // Below zero the distance is measured by the smaller logit: 1.1 of 11.1 is near, of 10 it would not be.
+  w = weights({-10, -11.1f, -30, -30});
+  CHECK(w[0] == doctest::Approx(1 / (1 + std::exp(-1.1))));
+  CHECK(weights({0, 0, -1, -1})[0] == 0.5f);  // 0 / 0 is near
+  s.jitter_eps = 0;
+  CHECK(weights({2, 2, 1, 1}) == std::vector<float>{0.5f, 1});
+  s.jitter_eps = -0.1;
+  CHECK_THROWS_AS(weights({1, 2, 3, 4}), argument_error);
+  s.jitter_eps = 0.01;
+  s.selection_bias = {0, 0, 0, 0};
+  CHECK_THROWS_AS(weights({1, 2, 3, 4}), argument_error);
+}
+
 TEST_CASE("select: the published routers, golden from torch and transformers") {
   auto const cases = golden("routing", "selection");
-  REQUIRE(cases.size() >= 14);
+  REQUIRE(cases.size() >= 17);
   for (auto const& c : cases) {
     INFO(c["name"].get<std::string>());
     auto const s = spec_of(c["spec"]);
@@ -155,12 +193,17 @@ TEST_CASE("select: equals the definitions on random specs") {
     s.experts = s.groups * (2 + pick(6));
     s.groups_kept = 1 + pick(s.groups);
     s.top_k = 1 + pick(s.groups_kept * (s.experts / s.groups));
-    s.score = static_cast<score_function>(pick(3));
+    s.score = static_cast<score_function>(pick(4));
+    if (s.score == score_function::sparsemixer) {
+      s.groups = s.groups_kept = 1;
+      s.top_k = 1 + pick(s.experts);
+      s.jitter_eps = static_cast<double>(pick(400)) / 1000 + 0.00013;
+    }
     s.group_rule = static_cast<group_score>(pick(2));
     s.renormalize = pick(2) == 1;
     s.renormalize_epsilon = pick(2) == 1 ? 0.125 : 0;
     s.scale = pick(2) == 1 ? 2.5 : 1;
-    if (pick(2) == 1)
+    if (s.score != score_function::sparsemixer && pick(2) == 1)
       for (index_t e = 0; e < s.experts; ++e) s.selection_bias.push_back(static_cast<double>(pick(1000)) / 500 - 1);
     std::vector<float> z;
     for (index_t e = 0; e < s.experts; ++e) z.push_back(static_cast<float>(pick(10000)) / 1000 - 5);
@@ -305,6 +348,14 @@ TEST_CASE("selection_agreement: laws") {
   router_spec s = plain(7, 3), other = s;
   s.selection_bias = {0, 0.1, -0.2, 0, 0, 0.3, 0};
   other.scale = 2;
+  SUBCASE("softmax") {}
+  SUBCASE("sparsemixer") {
+    s.selection_bias.clear();
+    s.score = score_function::sparsemixer;
+    s.jitter_eps = 0.01;
+    other = s;
+    other.jitter_eps = 0.02;
+  }
   law_case<selection_agreement> c{s, other, data.size(), [&](selection_agreement& a, index_t first, index_t last) {
                                     a.update(data.batch(first, last));
                                   }};

@@ -15,6 +15,7 @@ enum class score_function {
   softmax,              ///< softmax over all experts, then top-k (OLMoE, Qwen, Mixtral, DeepSeek-V2)
   sigmoid,              ///< each expert by itself (DeepSeek-V3, GLM-4.5, MiniMax-M2)
   softmax_after_top_k,  ///< top-k of the logits, then softmax over the chosen (gpt-oss, Granite)
+  sparsemixer,          ///< top-k of the logits, each weighed against those that are nearly as large (Phi-3.5-MoE)
 };
 
 /// How a group of experts is scored in group-limited routing.
@@ -30,6 +31,7 @@ struct router_spec {
   score_function score = score_function::softmax;
   bool renormalize = false;              ///< divide the chosen scores by their sum
   double renormalize_epsilon = 0;        ///< added to that sum
+  double jitter_eps = 0;                 ///< of sparsemixer alone: half the relative distance within which a logit is nearly as large
   double scale = 1;                      ///< multiplies the weights, after renormalisation
   std::vector<double> selection_bias;    ///< [E] or empty: added to the score for ranking, never to the weight
   index_t groups = 1;                    ///< consecutive groups of equal size; 1 = no group limit
@@ -58,6 +60,10 @@ inline void validate(router_spec const& spec) {
           spec.selection_bias.size(), " values, experts = ", spec.experts);
   require(spec.shared_experts >= 0, "shared_experts = ", spec.shared_experts, ", must not be negative");
   for (double const b : spec.selection_bias) require(std::isfinite(b), "selection_bias holds ", b);
+  bool const mixes = spec.score == score_function::sparsemixer;
+  require(std::isfinite(spec.jitter_eps) && spec.jitter_eps >= 0 && (mixes || spec.jitter_eps == 0), "jitter_eps = ", spec.jitter_eps,
+          mixes ? ", must be finite and not negative" : ", belongs to sparsemixer");
+  require(!mixes || (spec.groups == 1 && spec.selection_bias.empty()), "sparsemixer has neither groups nor selection_bias");
   require(std::isfinite(spec.scale) && spec.scale > 0, "scale = ", spec.scale, ", must be positive and finite");
   require(std::isfinite(spec.renormalize_epsilon) && spec.renormalize_epsilon >= 0, "renormalize_epsilon = ", spec.renormalize_epsilon,
           ", must be finite and not negative");

@@ -66,7 +66,8 @@ namespace detail {
 inline constexpr std::pair<score_function, std::string_view> score_names[] = {
     {score_function::softmax, "softmax"},
     {score_function::sigmoid, "sigmoid"},
-    {score_function::softmax_after_top_k, "softmax_after_topk"}};
+    {score_function::softmax_after_top_k, "softmax_after_topk"},
+    {score_function::sparsemixer, "sparsemixer"}};
 inline constexpr std::pair<group_score, std::string_view> group_names[] = {{group_score::maximum, "max"},
                                                                            {group_score::top_two_sum, "top2_sum"}};
 template <class Enum, std::size_t N>
@@ -146,6 +147,7 @@ inline nlohmann::ordered_json to_json(router_spec const& spec) {
                               {"groups_kept", spec.groups_kept},
                               {"group_score", detail::name_of(detail::group_names, spec.group_rule)},
                               {"shared_experts", spec.shared_experts}};
+  if (spec.score == score_function::sparsemixer) json["jitter_eps"] = spec.jitter_eps;
   if (!spec.selection_bias.empty()) json["selection_bias"] = spec.selection_bias;
   return json;
 }
@@ -159,6 +161,7 @@ inline router_spec router_spec_from_json(nlohmann::ordered_json const& json, std
   spec.top_k = fields.get<index_t>("top_k");
   spec.renormalize = fields.get<bool>("renormalize", false);
   spec.renormalize_epsilon = fields.get<double>("renormalize_epsilon", 0.0);
+  spec.jitter_eps = spec.score == score_function::sparsemixer ? fields.get<double>("jitter_eps") : fields.get("jitter_eps", 0.0);
   spec.scale = fields.get<double>("scale", 1.0);
   spec.groups = fields.get<index_t>("groups", 1);
   spec.groups_kept = fields.get<index_t>("groups_kept", 1);

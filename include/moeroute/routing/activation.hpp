@@ -125,7 +125,7 @@ class activation {
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != 0x41435456) in.fail("is not an activation");
     auto const score = in.get<std::uint32_t>();
-    if (score > 2) in.fail("activation has an unknown score function");
+    if (score > 3) in.fail("activation has an unknown score function");
     std::uint64_t const tokens = in.get<std::uint64_t>(), weight_rows = in.get<std::uint64_t>(), nonfinite = in.get<std::uint64_t>();
     auto probability = exact_sums::deserialize(in);
     auto weight = exact_sums::deserialize(in);

@@ -39,7 +39,7 @@ struct selected_row {
 /// Cost   O(E + K log K) per row, no allocation after construction; rows() is several times as fast where logits rank.
 /// Throws argument_error at construction if the spec is not valid, shape_error if a row is not [E].
 /// Source transformers, the models' own routers: OLMoE and Qwen (softmax), DeepSeek-V2 and -V3 (groups, bias, scale), gpt-oss (softmax
-///        after top-k). Differs: torch.topk leaves the order of ties open; here it is the lowest index, and ties are reported.
+///        after top-k), Phi-3.5-MoE (sparsemixer as it is at inference; published for K = 2, the same step repeated here). Differs: torch.topk leaves the order of ties open; here it is the lowest index, and ties are reported.
 template <class Scalar = float>
 class selector {
  public:
@@ -107,7 +107,7 @@ class selector {
       finite[r] = chosen.finite;
       tied[r] = chosen.tied;
     };
-    if (!ranked_by_logits_) {
+    if (!ranked_by_logits_ || (spec_.score == score_function::sparsemixer && weights != nullptr)) {
       for (index_t r = 0; r < logits.rows(); ++r) one_by_one(logits.row(r), r);
       return;
     }
@@ -186,6 +186,7 @@ class selector {
     auto const k = at(spec_.top_k);
     for (std::size_t i = 0; i < k; ++i) values_[i] = scores_[at(ids_[i])];
     if (spec_.score == score_function::softmax_after_top_k) softmax_row(values_.data(), spec_.top_k, values_.data());
+    if (spec_.score == score_function::sparsemixer) mix();
     if (spec_.renormalize) {
       Scalar sum = 0;
       for (std::size_t i = 0; i < k; ++i) sum += values_[i];
@@ -194,6 +195,22 @@ class selector {
     }
     if (spec_.scale != 1)
       for (std::size_t i = 0; i < k; ++i) values_[i] *= static_cast<Scalar>(spec_.scale);
+  }
+
+  // The weight of a chosen expert is its softmax over the logits that are not chosen before it and nearly as large as its own.
+  void mix() {
+    Scalar const bound = static_cast<Scalar>(2 * spec_.jitter_eps), out = -std::numeric_limits<Scalar>::infinity();
+    for (std::size_t i = 0; i < at(spec_.top_k); ++i) {
+      Scalar const best = logits_[at(ids_[i])];
+      for (std::size_t e = 0; e < logits_.size(); ++e) {
+        // 0 / 0 is not far: the comparison is false.
+        bool const far = (best - logits_[e]) / std::max(std::abs(logits_[e]), best) > bound;
+        ranking_[e] = far ? out : logits_[e];
+      }
+      for (std::size_t before = 0; before < i; ++before) ranking_[at(ids_[before])] = out;
+      softmax_row(ranking_.data(), spec_.experts, ranking_.data());
+      values_[i] = ranking_[at(ids_[i])];
+    }
   }
 
   router_spec spec_;
@@ -299,6 +316,7 @@ class selection_agreement {
                             spec_.groups_kept, static_cast<index_t>(spec_.group_rule), spec_.shared_experts})
       out.put(static_cast<std::int64_t>(v));
     out.put(spec_.renormalize_epsilon);
+    out.put(spec_.jitter_eps);
     out.put(spec_.scale);
     out.put(spec_.selection_bias);
     for (auto const n : {r_.rows, r_.nonfinite_rows, r_.tied_rows, r_.mismatched_rows}) out.put(n);
@@ -317,13 +335,14 @@ class selection_agreement {
       if (n < 0 || n > last) in.fail("selection_agreement has an unknown choice " + std::to_string(n));
       return n;
     };
-    s.score = static_cast<score_function>(choice(2));
+    s.score = static_cast<score_function>(choice(3));
     s.renormalize = choice(1) != 0;
     s.groups = number();
     s.groups_kept = number();
     s.group_rule = static_cast<group_score>(choice(1));
     s.shared_experts = number();
     s.renormalize_epsilon = in.get<double>();
+    s.jitter_eps = in.get<double>();
     s.scale = in.get<double>();
     s.selection_bias = in.get_vector<double>();
     selection_agreement_result r;
