@@ -15,6 +15,10 @@ namespace moeroute::capture {
 
 /// The weights of a model folder: model.safetensors, or the files that model.safetensors.index.json names. All mapped,
 /// none read.
+///
+/// Tensors go by the names of a plain language model ("model.layers...", "lm_head...") wherever the file keeps that: under
+/// "language_model.", under "model.language_model.", or without the "model.". Other parts of a wrapper, such as an encoder
+/// of images, are left out.
 class checkpoint {
  public:
   /// Throws io_error or format_error, also if the index names a tensor that its file does not hold.
@@ -43,7 +47,13 @@ class checkpoint {
  private:
   std::filesystem::path folder_;
   std::vector<safetensors_file> files_;
-  std::map<std::string, std::size_t> places_;  // tensor to file
+  struct location {
+    std::size_t file;
+    std::string stored;  // its name there
+  };
+  void rename();
+
+  std::map<std::string, location> places_;
 };
 
 /// A model named on the command line: a folder, or "owner/name" looked up in the local Hugging Face cache.

@@ -99,6 +99,16 @@ constexpr std::array table{
            .renormalize = {"", true},
            .expert_width_key = "intermediate_size",
            .window_in_all_layers = true},
+    family{.model_type = "phimoe",
+           .names = without_selection_bias(mixtral_names),
+           .score = score_function::sparsemixer,
+           .jitter_key = "router_jitter_noise",
+           .expert_width_key = "intermediate_size",
+           .qkv_bias = {"attention_bias"},
+           .o_bias = {"attention_bias"},
+           .window_in_all_layers = true,
+           .norm = norm_kind::layer,
+           .head_bias = {"lm_head_bias"}},
     family{.model_type = "minimax_m2",
            .names = mixtral_names,
            .score = score_function::sigmoid,
@@ -152,6 +162,12 @@ constexpr std::array table{
            .neighbours = {"", true}},
     deepseek_v3,
     changed(deepseek_v3, [](family& f) { f.model_type = "kimi_k2"; }),
+    changed(deepseek_v3,
+            [](family& f) {
+              f.model_type = "deepseek_v32";
+              f.indexed = true;
+              f.neighbours = {"", true};
+            }),
     changed(deepseek_v3,
             [](family& f) {
               f.model_type = "glm4_moe";
@@ -222,7 +238,9 @@ double positive(json_view const& value) {
 // Reads the fields of one config.json into a model_spec.
 class config_reader {
  public:
-  config_reader(json_view const& config, std::string const& model_type) : config_{config} {
+  // `whole` is the file, `config` what describes the language model: the file itself, or a part of it.
+  config_reader(json_view const& whole, json_view const& config, std::string const& model_type)
+      : whole_{whole}, config_{config} {
     auto const& name = model_type.empty() ? config.at("model_type").string() : model_type;
     for (auto const& f : table)
       if (f.model_type == name) spec_.kind = &f;
@@ -246,17 +264,21 @@ class config_reader {
     spec_.head_bias = value_of(family_().head_bias);
     if (family_().clamped_unit && config_.has("swiglu_alpha")) spec_.unit_slope = positive(config_.at("swiglu_alpha"));
     if (family_().clamped_unit && config_.has("swiglu_limit")) spec_.unit_limit = positive(config_.at("swiglu_limit"));
-    if (config_.has("tie_word_embeddings")) spec_.tied_head = config_.at("tie_word_embeddings").boolean();
+    if (auto const& at = either("tie_word_embeddings"); at.has("tie_word_embeddings"))
+      spec_.tied_head = at.at("tie_word_embeddings").boolean();
     if (config_.has("hidden_act") && config_.at("hidden_act").string() != "silu")
       config_.at("hidden_act").refuse("\"" + config_.at("hidden_act").string() + "\" is not built yet; known: silu");
-    spec_.stored = read_quantization(config_);
+    spec_.stored = read_quantization(either("quantization_config"));
     for (char const* key : {"dtype", "torch_dtype"})
-      if (config_.has(key) && spec_.stored_dtype.empty()) spec_.stored_dtype = config_.at(key).string();
+      if (either(key).has(key) && spec_.stored_dtype.empty()) spec_.stored_dtype = either(key).at(key).string();
     return std::move(spec_);
   }
 
  private:
   family const& family_() const { return *spec_.kind; }
+
+  // What a file with a text_config may say in it or beside it.
+  json_view const& either(std::string const& key) const { return config_.has(key) ? config_ : whole_; }
 
   // Bounds for untrusted numbers: far above any model, low enough that products of a few stay in 64 bits.
   std::int64_t size(std::string_view key, std::int64_t high) const {
@@ -323,6 +345,12 @@ class config_reader {
       spec_.rope = read_rotation(config_, spec_.head_width);
     }
     spec_.attention_scale = spec_.rope.attention_scale / std::sqrt(static_cast<double>(spec_.head_width));
+    if (f.indexed) {
+      spec_.index_keys = size("index_topk", 1'000'000'000);
+      spec_.index_heads = size("index_n_heads", 100'000);
+      spec_.index_width = size("index_head_dim", 100'000);
+      if (spec_.q_rank == 0) config_.at("q_lora_rank").refuse("must be a number, which the indexer reads");
+    }
     if (!f.latent) spec_.attention_scale = 1 / std::sqrt(static_cast<double>(spec_.head_width));
     if (!f.clip_key.empty() && config_.has(std::string(f.clip_key)))
       spec_.clip = positive(config_.at(std::string(f.clip_key)));
@@ -341,7 +369,7 @@ class config_reader {
       for (std::size_t l = 0; l < types.size(); ++l) {
         if (types[l].string() == "sliding_attention")
           spec_.windows[l] = width();
-        else if (types[l].string() != "full_attention")
+        else if (types[l].string() != "full_attention" && !(family_().indexed && types[l].string() == "indexed_attention"))
           types[l].refuse("\"" + types[l].string() + "\" is not built yet; known: full_attention, sliding_attention");
       }
     } else if (config_.has("sliding_window") && family_().window_in_all_layers) {
@@ -371,7 +399,18 @@ class config_reader {
 
     spec_.moe.assign(static_cast<std::size_t>(spec_.layers), true);
     auto const dense = [&](std::int64_t l) { spec_.moe[static_cast<std::size_t>(l)] = false; };
-    if (f.dense == dense_layers::first) {
+    if (f.dense == dense_layers::first && config_.has("mlp_layer_types")) {
+      auto const types = config_.at("mlp_layer_types").elements();
+      if (types.size() != spec_.moe.size())
+        config_.at("mlp_layer_types").refuse("has " + std::to_string(types.size()) + " entries for " +
+                                             std::to_string(spec_.layers) + " layers");
+      for (std::size_t l = 0; l < types.size(); ++l) {
+        if (types[l].string() == "dense")
+          dense(static_cast<std::int64_t>(l));
+        else if (types[l].string() != "sparse")
+          types[l].refuse("\"" + types[l].string() + "\" is not dense or sparse");
+      }
+    } else if (f.dense == dense_layers::first) {
       auto const first = config_.at("first_k_dense_replace").integer(0, spec_.layers);
       for (std::int64_t l = 0; l < first; ++l) dense(l);
       if (config_.has("moe_layer_freq") && config_.at("moe_layer_freq").raw() != 1)
@@ -404,6 +443,12 @@ class config_reader {
     if (spec_.layers * r.experts > 2'000'000) config_.at("num_hidden_layers").refuse("times experts exceeds 2000000");
     r.top_k = size(present({"num_experts_per_tok", "moe_k", "moe_topk", "experts_per_token"}), r.experts);
     r.renormalize = value_of(f.renormalize);
+    if (r.score == score_function::sparsemixer) {
+      if (r.top_k != 2) config_.at("num_experts_per_tok").refuse("must be 2, which sparsemixer is made for");
+      std::string const key(f.jitter_key);
+      r.jitter_eps = config_.has(key) ? config_.at(key).number() : 0.01;
+      if (!(r.jitter_eps >= 0) || !std::isfinite(r.jitter_eps)) config_.at(key).refuse("must not be negative");
+    }
     if (r.renormalize) r.renormalize_epsilon = f.renormalize_epsilon;
     if (!f.renormalize_minimum_key.empty())
       spec_.renormalize_minimum = positive(config_.at(std::string(f.renormalize_minimum_key)));
@@ -428,6 +473,7 @@ class config_reader {
     }
   }
 
+  json_view const& whole_;
   json_view const& config_;
   model_spec spec_;
 };
@@ -443,11 +489,12 @@ std::vector<std::int64_t> model_spec::moe_layers() const {
   return numbers;
 }
 
-model_spec read_config(std::filesystem::path const& folder, std::string const& model_type) {
-  auto const path = folder / "config.json";
-  auto const json = read_json(path);
-  json_view const config(json, path.string());
-  return config_reader(config, model_type).read();
+model_spec read_config(std::filesystem::path const& file, std::string const& model_type) {
+  auto const json = read_json(file);
+  json_view const whole(json, file.string());
+  if (!whole.has("text_config")) return config_reader(whole, whole, model_type).read();
+  auto const text = whole.at("text_config");
+  return config_reader(whole, text, model_type).read();
 }
 
 std::string tensor_name(std::string_view pattern, std::int64_t layer, std::int64_t expert) {
@@ -506,6 +553,13 @@ std::vector<expected_tensor> expected_tensors(model_spec const& s) {
       linear(stem + "kv_a_proj_with_mqa", s.kv_rank + s.rope.width, s.hidden, s.qkv_bias);
       add(stem + "kv_a_layernorm.weight", {s.kv_rank});
       linear(stem + "kv_b_proj", s.heads * (s.plain_width + s.value_width), s.kv_rank);
+      if (f.indexed) {
+        linear(stem + "indexer.wq_b", s.index_heads * s.index_width, s.q_rank);
+        linear(stem + "indexer.wk", s.index_width, s.hidden);
+        add(stem + "indexer.k_norm.weight", {s.index_width});
+        add(stem + "indexer.k_norm.bias", {s.index_width});
+        linear(stem + "indexer.weights_proj", s.index_heads, s.hidden);
+      }
     } else {
       linear(std::string(n.q), q_width, s.hidden, s.qkv_bias);
       linear(std::string(n.k), kv_width, s.hidden, s.qkv_bias);
@@ -569,7 +623,8 @@ std::string describe_families() {
     column(std::string(f.model_type), 16);
     column(f.score == score_function::softmax   ? "softmax"
            : f.score == score_function::sigmoid ? "sigmoid"
-                                                : "softmax_after_top_k",
+           : f.score == score_function::sparsemixer ? "sparsemixer"
+                                                    : "softmax_after_top_k",
            21);
     column(f.score == score_function::softmax_after_top_k ? "sum to 1"
            : !f.renormalize.key.empty()                   ? std::string(f.renormalize.key)
@@ -585,13 +640,13 @@ std::string describe_families() {
            : f.query_key_norm == qk_norm::none          ? "none"
                                                         : "after rotation",
            18);
-    column(f.latent ? "latent" : f.names.sinks.empty() ? "grouped" : "sinks", 11);
+    column(f.indexed ? "latent, *" : f.latent ? "latent" : f.names.sinks.empty() ? "grouped" : "sinks", 11);
     std::string beside;
     if (f.dense != dense_layers::none) beside = "dense layers";
     if (!f.names.shared.empty()) beside += beside.empty() ? "shared expert" : ", shared expert";
     text += (beside.empty() ? "nothing" : beside) + '\n';
   }
-  return text;
+  return text + "* documents up to index_topk tokens\n";
 }
 
 }  // namespace moeroute::capture

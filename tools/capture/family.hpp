@@ -71,6 +71,7 @@ struct family {
   double renormalize_epsilon = 0;           ///< added to the sum, except
   std::string_view renormalize_minimum_key = {}; ///< where the sum is at least this field
   std::string_view scale_key = {};
+  std::string_view jitter_key = {};  ///< jitter_eps of sparsemixer
   bool grouped = false;  ///< n_group and topk_group limit the choice
   group_score group_rule = group_score::top_two_sum;
   bool wide_router = false;  ///< logits in float32 whatever the type of the model
@@ -89,6 +90,7 @@ struct family {
 
   // Attention.
   bool latent = false;  ///< multi-head latent attention of DeepSeek
+  bool indexed = false;  ///< its queries see index_topk keys at most; documents up to that length are dense, and run
   qk_norm query_key_norm = qk_norm::none;
   setting query_key_norm_used{"", true};
   setting qkv_bias = {}, o_bias = {};
@@ -114,6 +116,7 @@ struct model_spec {
   std::vector<std::int64_t> windows;  ///< [L] keys that a query sees, itself included; 0 = all before it
   std::int64_t heads = 0, kv_heads = 0, head_width = 0, value_width = 0;
   std::int64_t q_rank = 0, kv_rank = 0, plain_width = 0;  ///< of latent attention; q_rank 0 = q is projected directly
+  std::int64_t index_keys = 0, index_heads = 0, index_width = 0;  ///< index_keys: longest document that runs; 0 = no bound
   std::int64_t expert_width = 0, dense_width = 0, shared_width = 0;
   std::int64_t max_positions = 0;
   double norm_epsilon = 1e-5;
@@ -138,9 +141,9 @@ struct expected_tensor {
   std::vector<std::int64_t> shape;
 };
 
-/// Reads config.json in `folder`. Throws format_error naming file and key for what is missing, impossible or not built.
-/// `model_type`, if not empty, stands in for that of the file.
-model_spec read_config(std::filesystem::path const& folder, std::string const& model_type = "");
+/// Reads a config.json; where that has a text_config, the language model in it. Throws format_error naming file and key for
+/// what is missing, impossible or not built. `model_type`, if not empty, stands in for that of the file.
+model_spec read_config(std::filesystem::path const& file, std::string const& model_type = "");
 
 /// Every tensor of the model with its shape, experts one by one where the family stores them so; the head only where it
 /// is not tied.

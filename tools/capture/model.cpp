@@ -30,6 +30,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
@@ -569,6 +570,19 @@ struct model::state {
   routed route(layer_weights const& w, Tensor const& x) const {
     auto const& r = spec.router;
     auto const logits = w.router(x.to(router_type()));
+    if (r.score == score_function::sparsemixer) {
+      auto left = logits;
+      constexpr double out = -std::numeric_limits<double>::infinity();
+      std::vector<Tensor> ids, weights;
+      for (index_t k = 0; k < r.top_k; ++k) {
+        auto const [best, id] = left.max(-1, true);
+        auto const far = (best - logits) / at::maximum(logits.abs(), best) > 2 * r.jitter_eps;
+        weights.push_back(at::softmax(left.masked_fill(far, out), -1).gather(1, id));
+        ids.push_back(id);
+        left = left.scatter(1, id, out);
+      }
+      return {logits, at::cat(ids, 1), at::cat(weights, 1)};
+    }
     if (r.score == score_function::softmax_after_top_k) {
       auto const [best, ids] = at::topk(logits, r.top_k, -1);
       return {logits, ids, at::softmax(best, -1, at::kFloat).to(type)};

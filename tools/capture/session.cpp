@@ -76,6 +76,13 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
       t.ids.resize(static_cast<std::size_t>(longest));
       ++out.truncated;
     }
+    if (spec.index_keys > 0 && t.ids.size() > static_cast<std::uint64_t>(spec.index_keys)) {
+      auto const colon = d.place.rfind(':');
+      throw format_error(d.place.substr(0, colon), d.place.substr(colon + 1),
+                         "the document has " + std::to_string(t.ids.size()) + " tokens; the sparse attention of more than " +
+                             std::to_string(spec.index_keys) + " (index_topk) is not built: use --max-tokens " +
+                             std::to_string(spec.index_keys));
+    }
     add_text(t.id);
     add_text(t.source);
     for (auto const& [key, value] : t.labels) add_text(key), add_text(value);
@@ -372,7 +379,7 @@ int finish(output_folder const& out, trace_manifest& manifest, capture_options c
 
 int capture(capture_options const& options) {
   auto const folder = find_model(options.model);
-  auto const spec = read_config(folder, options.model_type);
+  auto const spec = read_config(folder / "config.json", options.model_type);
   if (options.max_tokens > static_cast<std::uint64_t>(spec.max_positions))
     throw usage_error("--max-tokens " + std::to_string(options.max_tokens) +
                       ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
