@@ -285,12 +285,12 @@ struct top_k_kernel {
 
   template <class T, class V>
   MOEROUTE_ALWAYS_INLINE static void look_again(V const* best, V const& next, std::int32_t mask, index_t k, V& look) {
-    constexpr std::int32_t infinity = 0x7f800000;
-    V close{}, nan = best[0] > (infinity | mask);
+    constexpr std::int32_t infinity_bits = 0x7f800000;
+    V close{}, nan = best[0] > (infinity_bits | mask);
 #pragma GCC unroll 16
     for (int i = 0; i < K; ++i) {
       V const& after = i + 1 < K ? best[(i + 1) % K] : next;
-      if (i + 1 == k) nan |= best[i] < (~infinity & ~mask);
+      if (i + 1 == k) nan |= best[i] < (~infinity_bits & ~mask);
       if ((i + 1 < k && !exact_key<T>) || i + 1 == k) close |= ((best[i] ^ after) & ~mask) == 0;
     }
     look = (close & close_keys) | (nan & nan_decides);
