@@ -15,7 +15,7 @@ Installs what is missing, builds, and runs every test that needs no GPU:
   --slow         also the calibration tests, label slow (minutes)
   --oracles      also make the golden values anew with their Python oracles and compare them with those in tests/golden
   --preset NAME  instead of all this build and test that preset of CMakePresets.json alone, for example dev, tsan, clang,
-                 tidy, coverage
+                 tidy, fuzz, coverage
 The last line is "N passed, N failed". Exit status: 0 all passed; 1 something failed; 2 usage; 3 something is missing and
 could not be installed.
 TEXT
@@ -39,6 +39,7 @@ cd "$root"
 packages=("${packages_to_build[@]}" "${packages_to_test[@]}")
 case $only in
   clang) packages+=(clang-16) ;;
+  fuzz) packages+=(clang-16 libclang-rt-16-dev) ;;
   tidy) packages+=(clang-16 clang-tidy-16) ;;
   coverage) packages+=(gcovr) ;;
 esac
@@ -93,7 +94,7 @@ else
   say "testing tools/quickstart.sh"
   step tools/quickstart.sh tools/quickstart.sh "-j$jobs"
   # Under the sanitizers what reads foreign bytes; the rest would take long and find less.
-  test_preset asan "-DMOEROUTE_TEST_MODULES=core;io;capture;report;cli" -DMOEROUTE_STRUCTURE_TESTS=OFF \
+  test_preset asan "-DMOEROUTE_TEST_MODULES=core;io;capture;fuzz;report;cli" -DMOEROUTE_STRUCTURE_TESTS=OFF \
     -DMOEROUTE_BUILD_EXAMPLES=OFF
 fi
 # same_golden SCRIPT: what it writes today, beside a copy of itself, equals what is in tests/golden, up to the last digits.

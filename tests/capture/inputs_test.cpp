@@ -71,6 +71,18 @@ TEST_CASE("places in complaints") {
   CHECK(all(options).at(0).text == "ab\xEF\xBF\xBD");
 }
 
+TEST_CASE("a config nested without end is refused, and not printed") {
+  auto const deep = std::string(200'000, '[') + std::string(200'000, ']');
+  auto const path = scratch("config.json", "{\"model_type\": " + deep + "}");
+  std::string complaint;
+  try {
+    read_config(path);
+  } catch (moeroute::format_error const& e) {
+    complaint = e.what();
+  }
+  CHECK(complaint == path.string() + ":byte 0: is JSON nested more than 64 deep");
+}
+
 TEST_CASE("published sizes come out of the table of tensors") {
   auto const path = scratch("config.json", R"({"model_type": "olmoe", "hidden_size": 2048, "intermediate_size": 1024,
     "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,

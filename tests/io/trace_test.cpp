@@ -202,6 +202,7 @@ TEST_CASE("trace: a document survives its line") {
       {"{\"document\":1,\"id\":\"a\",\"tokens\":1,\"pieces\":[\"a\",\"b\"]}",
        "f:line 3.pieces: has 2 entries for 1 tokens"},
       {"{\"document\":1,\"id\":\"\xff\",\"tokens\":1}", "is not valid JSON"},
+      {"{\"document\":1,\"id\":\"a\",\"tokens\":1,\"loss\":1e999}", "f:line 3: holds a number beyond all bounds"},
   };
   for (auto const& [text, words] : cases) {
     auto const got = message([&, t = text] { document_from_line(t, "f", "line 3"); });

@@ -112,6 +112,8 @@ class reader {
       json = nlohmann::json::parse(line);
     } catch (nlohmann::json::parse_error const& e) {
       throw format_error(name, number, "is not valid JSON (column " + std::to_string(e.byte) + ")");
+    } catch (nlohmann::json::out_of_range const&) {
+      throw format_error(name, number, "holds a number beyond all bounds");
     }
     if (!json.is_object()) throw format_error(name, number, "is not a JSON object");
     if (!options_.ids_field.empty())

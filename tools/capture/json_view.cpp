@@ -69,14 +69,25 @@ std::int64_t json_view::integer(std::int64_t low, std::int64_t high) const {
   return n;
 }
 
+nlohmann::json parse_json(std::span<std::byte const> text, std::string const& file, std::uint64_t offset) {
+  constexpr int deepest = 64;
+  auto const* begin = reinterpret_cast<char const*>(text.data());
+  auto const shallow = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json const&) {
+    if (depth > deepest) throw format_error(file, offset, "is JSON nested more than " + std::to_string(deepest) + " deep");
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(begin, begin + text.size(), shallow);
+  } catch (nlohmann::json::parse_error const& e) {
+    throw format_error(file, offset + (e.byte == 0 ? 0 : e.byte - 1), "is not valid JSON");
+  } catch (nlohmann::json::out_of_range const&) {
+    throw format_error(file, offset, "is JSON with a number beyond all bounds");
+  }
+}
+
 nlohmann::json read_json(std::filesystem::path const& path) {
   mapped_file const file(path);
-  auto const* begin = reinterpret_cast<char const*>(file.bytes().data());
-  try {
-    return nlohmann::json::parse(begin, begin + file.bytes().size());
-  } catch (nlohmann::json::parse_error const& e) {
-    throw format_error(path.string(), static_cast<std::uint64_t>(e.byte == 0 ? 0 : e.byte - 1), "is not valid JSON");
-  }
+  return parse_json(file.bytes(), path.string());
 }
 
 }  // namespace moeroute::capture

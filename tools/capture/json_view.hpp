@@ -2,9 +2,11 @@
 #ifndef MOEROUTE_CAPTURE_JSON_VIEW_HPP
 #define MOEROUTE_CAPTURE_JSON_VIEW_HPP
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,7 +44,11 @@ class json_view {
   std::string file_, place_;
 };
 
-/// Parses a JSON file. Throws io_error, or format_error with the byte offset.
+/// Parses JSON that begins at byte `offset` of a file. Throws format_error with the byte in the file, also for values
+/// nested deeper than any model's files are: whoever walks over values calls itself once per level.
+nlohmann::json parse_json(std::span<std::byte const> text, std::string const& file, std::uint64_t offset = 0);
+
+/// Parses a JSON file. Throws io_error, or format_error as above.
 nlohmann::json read_json(std::filesystem::path const& path);
 
 }  // namespace moeroute::capture

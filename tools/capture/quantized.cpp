@@ -89,11 +89,8 @@ std::string state_name(checkpoint const& file, std::string const& name) {
 std::vector<float> from_4bit(checkpoint const& file, std::string const& name, std::vector<std::int64_t> const& shape) {
   auto const n = product(shape);
   auto const state_at = state_name(file, name);
-  auto const& state_bytes = file.at_any(state_at).data;
-  auto const json = nlohmann::json::parse(reinterpret_cast<char const*>(state_bytes.data()),
-                                          reinterpret_cast<char const*>(state_bytes.data()) + state_bytes.size(), nullptr,
-                                          false);
-  require(!json.is_discarded(), file, state_at, "is not JSON");
+  auto const& packed = file.at_any(state_at);
+  auto const json = parse_json(packed.data, file.path_of(state_at), packed.file_offset);
   json_view const state(json, file.path_of(state_at), "tensor " + state_at);
   auto const block = static_cast<std::size_t>(state.at("blocksize").integer(1, 1 << 20));
   auto const stated = state.at("shape").elements();

@@ -23,8 +23,10 @@ double number_or(json_view const& rope, std::string const& key, double otherwise
 // Length that the model was trained on before its context was extended.
 double original_length(json_view const& config, json_view const& rope) {
   std::string const key = "original_max_position_embeddings";
-  if (rope.has(key)) return positive(rope.at(key));
-  return positive(config.at(config.has(key) ? key : "max_position_embeddings"));
+  auto const value = rope.has(key) ? rope.at(key) : config.at(config.has(key) ? key : "max_position_embeddings");
+  double const length = positive(value);
+  if (length > 1e12) value.refuse("is longer than any context");
+  return length;
 }
 
 void apply_yarn(json_view const& config, json_view const& rope, double theta, rotation& r) {
@@ -105,7 +107,7 @@ rotation read_rotation(json_view const& config, std::int64_t width) {
   rotation r;
   r.width = width;
   if (auto const& at = place("partial_rotary_factor"); at.has("partial_rotary_factor"))
-    r.width = static_cast<std::int64_t>(static_cast<double>(width) * positive(at.at("partial_rotary_factor")));
+    r.width = static_cast<std::int64_t>(static_cast<double>(width) * std::min(2.0, positive(at.at("partial_rotary_factor"))));
   else if (config.has("rotary_dim"))
     r.width = config.at("rotary_dim").integer(2, width);
   if (r.width < 2 || r.width > width || r.width % 2 != 0)
@@ -135,6 +137,11 @@ rotation read_rotation(json_view const& config, std::int64_t width) {
   else if (type != "default" && type != "dynamic")
     rope->at(rope->has("rope_type") ? "rope_type" : "type")
         .refuse("\"" + type + "\" is not built yet; known: default, linear, dynamic, llama3, yarn, longrope");
+  for (auto const* values : {&r.frequencies, &r.long_frequencies})
+    if (!std::all_of(values->begin(), values->end(), [](double f) { return std::isfinite(f); }))
+      (rope ? *rope : config).refuse("gives a rotation by infinite angles");
+  if (!std::isfinite(r.scale) || !std::isfinite(r.long_scale) || !std::isfinite(r.attention_scale))
+    rope->refuse("gives an infinite scale of the rotation");
   return r;
 }
 

@@ -328,6 +328,9 @@ std::string tokenizer::normalized(std::string_view text) const {
       for (auto at = out.find(step.pattern); at != std::string::npos; at = out.find(step.pattern, last)) {
         next.append(out, last, at - last).append(step.content);
         last = at + step.pattern.size();
+        // A few replacements that each make many of one would fill any memory.
+        if (next.size() > 64 * text.size() + 65536)
+          throw std::runtime_error("normalizer of tokenizer.json: makes the text more than 64 times as long");
       }
       out = next.append(out, last);
     }

@@ -164,18 +164,20 @@ class safetensors_file {
   nlohmann::json parse_json(std::string_view text) const {
     // The parser keeps the last of two equal names; whoever made such a file hides a tensor, so it is refused.
     std::vector<std::set<std::string>> names;
-    auto const callback = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
+    auto const callback = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
       if (event == nlohmann::json::parse_event_t::object_start) names.emplace_back();
       if (event == nlohmann::json::parse_event_t::object_end) names.pop_back();
       if (event == nlohmann::json::parse_event_t::key && !names.back().insert(value.get<std::string>()).second)
         fail(8, "header names '" + value.get<std::string>() + "' twice");
-      if (names.size() > 8) fail(8, "header is nested too deeply");
+      if (depth > 8) fail(8, "header is nested too deeply");
       return true;
     };
     try {
       return nlohmann::json::parse(text, callback);
     } catch (nlohmann::json::parse_error const& e) {
       fail(8 + e.byte, "header is not valid JSON");
+    } catch (nlohmann::json::out_of_range const&) {  // 1e999; the parser does not say where
+      fail(8, "header holds a number beyond all bounds");
     }
   }
 

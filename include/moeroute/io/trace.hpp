@@ -131,6 +131,8 @@ inline nlohmann::ordered_json parse_json(std::string_view text, std::string cons
     return nlohmann::ordered_json::parse(text);
   } catch (nlohmann::json::parse_error const& e) {
     throw format_error(file, (place.empty() ? "" : place + ", ") + "byte " + std::to_string(e.byte), "is not valid JSON");
+  } catch (nlohmann::json::out_of_range const&) {
+    throw format_error(file, place.empty() ? "top level" : place, "holds a number beyond all bounds");
   }
 }
 
