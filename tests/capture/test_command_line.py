@@ -94,7 +94,7 @@ def test_hugging_face_cache(tiny, tmp_path):
     succeed("owner/name", "--text", "x", "-o", tmp_path / "t", *ONE, env=environment)
     assert Trace(tmp_path / "t").manifest["model"]["name"] == "owner/name"
     message = fail(3, "owner/other", "--text", "x", "-o", tmp_path / "u", *ONE, env=environment)
-    assert "downloading is not built yet" in message and "models--owner--other" in message
+    assert "not in the Hugging Face cache" in message and "models--owner--other" in message
 
 
 def test_tokenizer_of_another_folder(tiny, tmp_path):
@@ -151,6 +151,7 @@ def test_no_cuda(tiny, tmp_path):
     ("a.txt", b"", 1, "a.txt:1: the document is empty"),
     ("a.jsonl", b'{"text": "x", "id": "d"}\n{"text": "y", "id": "d"}\n', 1,
      'a.jsonl:2: document id "d" was used before'),
+    ("a.jsonl", b'{"text": "good", "n": 1e999}\n', 1, "a.jsonl:1: holds a number beyond all bounds"),
     ("a.jsonl", b'{"text": "\\ud800"}\n', 1, "a.jsonl:1: is not valid JSON"),
     ("a.csv", b"a,b\n", 1, "a.csv:.csv: this kind of file is not built yet"),
     ("a.jsonl", b"\n\n", 2, "no documents"),

@@ -4,8 +4,6 @@
 #include <moeroute/io/sha256.hpp>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstdlib>
 #include <set>
 
@@ -20,17 +18,6 @@ std::string shape_text(std::vector<std::int64_t> const& shape) {
   std::string text = "[";
   for (auto const d : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(d);
   return text + "]";
-}
-
-fs::path hugging_face_cache() {
-  auto const variable = [](char const* name) {
-    char const* value = std::getenv(name);
-    return value == nullptr ? fs::path() : fs::path(value);
-  };
-  if (auto const p = variable("HF_HUB_CACHE"); !p.empty()) return p;
-  if (auto const p = variable("HF_HOME"); !p.empty()) return p / "hub";
-  if (auto const p = variable("XDG_CACHE_HOME"); !p.empty()) return p / "huggingface" / "hub";
-  return variable("HOME") / ".cache" / "huggingface" / "hub";
 }
 
 }  // namespace
@@ -142,28 +129,6 @@ std::string checkpoint::sha256() const {
   std::string digests;
   for (auto const& file : files_) digests += sha256_hex(mapped_file(file.path()).bytes());
   return sha256_hex(std::as_bytes(std::span<char const>(digests)));
-}
-
-fs::path find_model(std::string const& name) {
-  if (fs::is_directory(name)) return name;
-  bool const is_hub_name = std::count(name.begin(), name.end(), '/') == 1 && name.front() != '/' &&
-                           name.front() != '.' && name.back() != '/';
-  if (!is_hub_name) throw io_error(name, "no such model folder", ENOENT);
-  std::string folder = "models--" + name;
-  folder.replace(folder.find('/'), 1, "--");
-  auto const base = hugging_face_cache() / folder;
-  if (fs::exists(base / "refs" / "main")) {
-    auto revision = read_text(base / "refs" / "main");
-    revision.erase(
-        std::find_if(revision.begin(), revision.end(), [](char c) { return c == '\n' || c == '\r' || c == ' '; }),
-        revision.end());
-    if (!revision.empty() && revision.find('/') == std::string::npos && fs::is_directory(base / "snapshots" / revision))
-      return base / "snapshots" / revision;
-  }
-  throw io_error(name,
-                 "no such folder, and not in the Hugging Face cache (" + base.string() +
-                     "); downloading is not built yet: run `hf download " + name + "` first, or give a folder",
-                 ENOENT);
 }
 
 }  // namespace moeroute::capture

@@ -56,10 +56,6 @@ class checkpoint {
   std::map<std::string, location> places_;
 };
 
-/// A model named on the command line: a folder, or "owner/name" looked up in the local Hugging Face cache.
-/// Throws io_error or format_error that says where it was looked for and how to get it.
-std::filesystem::path find_model(std::string const& name);
-
 }  // namespace moeroute::capture
 
 #endif

@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include "family.hpp"
+#include "http.hpp"
 #include "model.hpp"
 #include "session.hpp"
 
@@ -49,6 +50,10 @@ int guarded(capture_options const& options, bool tokenize_only) {
                     std::string(e.what()) + (full ? "; free some space and run the same command with --resume" : ""));
   } catch (resource_error const& e) {
     return complain(3, e.what());
+  } catch (download_error const& e) {
+    return complain(3, e.what());
+  } catch (download_interrupted const& e) {
+    return complain(130, std::string(e.what()) + "; the same command goes on where the download stopped");
   } catch (std::bad_alloc const&) {
     return complain(3, "out of memory; try a smaller --batch-tokens or --shard-tokens");
   } catch (std::filesystem::filesystem_error const& e) {
@@ -68,7 +73,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Runs a Mixture-of-Experts model over texts and records the routing of every token.",
                "moeroute-capture"};
   app.set_version_flag("--version", std::string("moeroute-capture ") + moeroute::version);
-  app.add_option("model", options.model, "Model folder, or owner/name in the local Hugging Face cache");
+  app.add_option("model", options.model, "Model folder, or owner/name[@revision] of the Hugging Face cache, else of the hub");
   app.add_option("texts", options.inputs.files,
                  ".jsonl: one document a line; other files: one document each; -: JSON lines on standard input");
   app.add_option("--model-type", options.model_type, "Family to run it as, instead of model_type in config.json");
@@ -103,6 +108,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "Threads (default: all processors)")->check(CLI::PositiveNumber);
   auto* resume = app.add_flag("--resume", options.resume, "Go on where an earlier run of the same command stopped");
   app.add_flag("--overwrite", options.overwrite, "Replace the trace in the folder")->excludes(resume);
+  app.add_flag("--offline", options.offline, "Fetch nothing; also HF_HUB_OFFLINE=1");
   app.add_flag("--skip-empty", options.inputs.skip_empty, "Leave empty documents out");
   app.add_flag("--replace-invalid-utf8", options.inputs.replace_invalid_utf8,
                "Replace bytes that are not UTF-8 by U+FFFD");

@@ -14,8 +14,8 @@ namespace moeroute::capture {
 /// A bar on standard error, drawn only on a terminal and only after two seconds.
 class progress {
  public:
-  progress(std::uint64_t total, std::uint64_t done, bool wanted)
-      : total_{total}, first_{done}, wanted_{wanted && ::isatty(STDERR_FILENO) == 1} {}
+  progress(std::uint64_t total, std::uint64_t done, bool wanted, char const* unit = "tokens")
+      : total_{total}, first_{done}, unit_{unit}, wanted_{wanted && ::isatty(STDERR_FILENO) == 1} {}
   progress(progress const&) = delete;
   progress& operator=(progress const&) = delete;
   ~progress() { clear(); }
@@ -31,9 +31,9 @@ class progress {
     constexpr int width = 30;
     auto const filled = static_cast<std::size_t>(share * width);
     double const left = rate > 0 ? static_cast<double>(total_ - std::min(total_, done)) / rate : 0;
-    std::fprintf(stderr, "\r\033[K[%s%s] %3.0f %%  %llu of %llu tokens  %.0f tokens/s  %.0f s left",
+    std::fprintf(stderr, "\r\033[K[%s%s] %3.0f %%  %llu of %llu %s  %.0f %s/s  %.0f s left",
                  std::string(filled, '#').c_str(), std::string(width - filled, '.').c_str(), 100 * share,
-                 static_cast<unsigned long long>(done), static_cast<unsigned long long>(total_), rate, left);
+                 static_cast<unsigned long long>(done), static_cast<unsigned long long>(total_), unit_, rate, unit_, left);
     std::fflush(stderr);
   }
 
@@ -45,6 +45,7 @@ class progress {
  private:
   using clock = std::chrono::steady_clock;
   std::uint64_t total_, first_;
+  char const* unit_;
   bool wanted_, drawn_ = false;
   clock::time_point start_ = clock::now(), last_{};
 };

@@ -20,6 +20,7 @@
 
 #include "checkpoint.hpp"
 #include "family.hpp"
+#include "hub.hpp"
 #include "json_view.hpp"
 #include "model.hpp"
 #include "plan.hpp"
@@ -378,7 +379,9 @@ int finish(output_folder const& out, trace_manifest& manifest, capture_options c
 }  // namespace
 
 int capture(capture_options const& options) {
-  auto const folder = find_model(options.model);
+  bool const words_needed = has_inputs(options) && options.inputs.ids_field.empty() && options.tokenizer.empty();
+  auto const folder = find_model(options.model, {.tokenizer = words_needed, .weights = !options.plan_only},
+                                 {.offline = options.offline, .quiet = options.quiet});
   auto const spec = read_config(folder / "config.json", options.model_type);
   if (options.max_tokens > static_cast<std::uint64_t>(spec.max_positions))
     throw usage_error("--max-tokens " + std::to_string(options.max_tokens) +
@@ -465,7 +468,9 @@ int capture(capture_options const& options) {
 
 int tokenize(capture_options const& options) {
   auto const words =
-      tokenizer::load(options.tokenizer.empty() ? find_model(options.model) : fs::path(options.tokenizer));
+      tokenizer::load(!options.tokenizer.empty() ? fs::path(options.tokenizer)
+                                                 : find_model(options.model, {.weights = false},
+                                                              {.offline = options.offline, .quiet = options.quiet}));
   read_documents(options.inputs, [&](document&& d) {
     auto const ids = words.encode(d.text);
     nlohmann::ordered_json line{{"id", d.id}, {"ids", ids}, {"pieces", nlohmann::ordered_json::array()}};

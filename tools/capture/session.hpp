@@ -24,6 +24,7 @@ struct capture_options {
   std::uint64_t batch_tokens = 4096;
   std::uint64_t shard_tokens = 65536;
   bool resume = false, overwrite = false, quiet = false, plan_only = false, fail_on_nonfinite = false;
+  bool offline = false;  ///< use the Hugging Face cache as it is
 };
 
 /// Set by the signal handler; the session stops after the batch at hand.
