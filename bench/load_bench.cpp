@@ -23,7 +23,7 @@ template <class Id>
 void count(benchmark::State& state) {
   index_t const n = state.range(0);
   auto const threads = state.range(1);
-  auto const z = bench_logits(bench_rows, n);
+  auto const& z = bench_logits(bench_rows, n);
   std::vector<Id> ids(bench_rows * k);
   top_k_rows(matrix_view<float>(z.data(), bench_rows, n), k, ids.data());
   routing_batch<float, float, Id> const batch(n, {ids.data(), bench_rows, k});

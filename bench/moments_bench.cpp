@@ -13,21 +13,20 @@
 namespace {
 
 using namespace moeroute;
-constexpr index_t values = index_t{1} << 24;
 
 void moments_of_values(benchmark::State& state) {
-  auto const x = bench_logits(state.range(0), 1);
+  auto const& x = bench_logits(state.range(0), 1);
   auto const threads = state.range(1);
   for (auto _ : state) {
     std::vector<moments> parts(static_cast<std::size_t>(threads));
     parallel_for(threads, static_cast<int>(threads), [&](index_t i) {
-      auto const first = values * i / threads, last = values * (i + 1) / threads;
+      auto const first = bench_values * i / threads, last = bench_values * (i + 1) / threads;
       parts[static_cast<std::size_t>(i)].update(vector_view<float>(x.data() + first, last - first));
     });
     for (std::size_t i = 1; i < parts.size(); ++i) parts[0].merge(parts[i]);
     benchmark::DoNotOptimize(parts[0].result().excess_kurtosis);
   }
-  finish(state, values, 4 * values);
+  finish(state, bench_values, 4 * bench_values);
 }
 
 void answers(std::filesystem::path const& folder) {
@@ -41,6 +40,6 @@ void answers(std::filesystem::path const& folder) {
 
 int main(int argc, char** argv) {
   for (int const threads : bench_threads())
-    benchmark::RegisterBenchmark("moments", moments_of_values)->UseRealTime()->Args({values, threads});
+    benchmark::RegisterBenchmark("moments", moments_of_values)->UseRealTime()->Args({bench_values, threads});
   return bench_main(argc, argv, answers);
 }

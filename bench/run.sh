@@ -1,21 +1,30 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Times moeroute and its peers in one go and writes bench/results/latest.json. See bench/README.md.
+# Times moeroute and its peers in one go, writes bench/results/latest.json and docs/benchmarks.md. See bench/README.md.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 binaries=$root/build/release/bin/bench
 output=$here/results/latest.json
-rounds=5
+page=$root/docs/benchmarks.md
+rounds=3
+prototypes=-
+only=
+python=$root/.venv/bin/python
 
 usage() {
   cat <<TEXT
-usage: bench/run.sh [--binaries FOLDER] [--output FILE] [--rounds N]
-  --binaries  where bench_top_k and the others are (default build/release/bin/bench)
-  --output    the list of timings to write (default bench/results/latest.json)
-  --rounds    how often both sides take turns; the smallest time of each counts (default 5)
-Takes about a minute a round. Needs numpy and torch (.venv of tools/test.sh, or python3's).
+usage: bench/run.sh [--binaries FOLDER] [--output FILE] [--page FILE] [--rounds N] [--python PROGRAM] [--prototypes FOLDER]
+                    [--only NAME,...]
+  --binaries    where bench_top_k and the others are (default build/release/bin/bench)
+  --output      the list of timings to write (default bench/results/latest.json)
+  --page        the table to write (default docs/benchmarks.md)
+  --rounds      how often both sides take turns; the smallest time of each counts (default 3)
+  --python      the Python that has the peers (default .venv/bin/python)
+  --only        the benchmarks to run, for example kde,top_k (default all)
+  --prototypes  a folder of prototypes (proto_topk.cpp, ...): they are timed too, and set the pass lines
+Takes about eight minutes. Exit status: 0 done; 1 answers differ or something failed; 2 usage; 3 something is missing.
 TEXT
 }
 
@@ -27,61 +36,60 @@ fail() {
 while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) usage && exit 0 ;;
-    --binaries | --output | --rounds) [ $# -ge 2 ] || fail "$1 needs a value" 2 ;;
+    --binaries | --output | --page | --rounds | --python | --prototypes | --only) [ $# -ge 2 ] || fail "$1 needs a value" 2 ;;
     *) usage >&2 && exit 2 ;;
   esac
   case $1 in
     --binaries) binaries=$2 ;;
     --output) output=$2 ;;
+    --page) page=$2 ;;
     --rounds) rounds=$2 ;;
+    --python) python=$2 ;;
+    --prototypes) prototypes=$2 ;;
+    --only) only=$2 ;;
   esac
   shift 2
 done
+case $rounds in
+  '' | *[!0-9]* | 0) fail "--rounds $rounds: must be a number from 1" 2 ;;
+esac
+[ "$prototypes" = - ] || [ -d "$prototypes" ] || fail "--prototypes $prototypes: no such folder" 2
 
 [ -x "$binaries/bench_top_k" ] ||
   fail "$binaries/bench_top_k is missing; build with: cmake --preset release && cmake --build --preset release" 3
-python=python3
-[ -x "$root/.venv/bin/python" ] && python=$root/.venv/bin/python
-"$python" -c 'import numpy, torch' 2>/dev/null || fail "$python has no numpy and torch; tools/test.sh installs them into .venv" 3
+command -v "$python" >/dev/null || fail "$python is missing; tools/test.sh makes .venv, --python takes another" 3
+"$python" - "$here/peers/requirements.txt" <<'PYTHON' || exit 3
+import importlib.metadata, pathlib, sys
+needed, missing = {"numpy", "scipy", "torch", "threadpoolctl"}, set()
+for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
+    name, _, version = line.partition("==")
+    if not version:
+        continue
+    try:
+        there = importlib.metadata.version(name).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        missing.add(name)
+        continue
+    if there != version:
+        print(f"bench/run.sh: {name} {there}, not the {version} of {sys.argv[1]}", file=sys.stderr)
+if missing:
+    print(f"bench/run.sh: {'missing' if missing & needed else 'peers that are not there and left out'}: {' '.join(sorted(missing))}; "
+          f"install with: {sys.executable} -m pip install -r {sys.argv[1]}", file=sys.stderr)
+sys.exit(3 if missing & needed else 0)
+PYTHON
 # Whoever tunes a peer by the environment would not time the peer that users meet.
-unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE OMP_NUM_THREADS MKL_NUM_THREADS
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS OMP_NUM_THREADS MKL_NUM_THREADS
 
-all=$(nproc)
-counts=1
-[ "$all" -gt 1 ] && counts="1 $all"
 load=$(cut -d' ' -f1 /proc/loadavg)
 case $load in
   0.*) ;;
   *) echo "bench/run.sh: the load is $load already: these timings will not be worth keeping" >&2 ;;
 esac
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+timings=$(mktemp)
+trap 'rm -f "$timings"' EXIT
 trap 'exit 130' INT TERM
-
-# First the answers: nothing is timed that is not the same.
-"$python" "$here/peers/top_k.py" inputs "$work"
-for name in top_k softmax; do
-  "$binaries/bench_$name" --answers "$work"
-  "$python" "$here/peers/$name.py" check "$work"
-done
-echo "answers agree"
-
-round=1
-while [ "$round" -le "$rounds" ]; do
-  for threads in $counts; do
-    for binary in "$binaries"/bench_*; do
-      "$binary" --benchmark_format=json --benchmark_min_time=0.2 "--benchmark_filter=/$threads/real_time\$" \
-        >"$work/ours_$(basename "$binary")_${threads}_$round.json" 2>>"$work/log" || { cat "$work/log" >&2; fail "$binary failed" 1; }
-    done
-    for name in top_k softmax; do
-      "$python" "$here/peers/$name.py" time --threads "$threads" >"$work/peer_${name}_${threads}_$round.json"
-    done
-  done
-  echo "round $round of $rounds done"
-  round=$((round + 1))
-done
-
-mkdir -p "$(dirname "$output")"
-"$python" "$here/compare.py" "$work" "$output" "$load"
-echo "wrote $output"
+"$python" "$here/measure.py" "$binaries" "$rounds" "$prototypes" "$timings" "$only"
+mkdir -p "$(dirname "$output")" "$(dirname "$page")"
+"$python" "$here/compare.py" "$timings" "$output" "$page" "$load"
+echo "wrote $output and $page"

@@ -16,7 +16,7 @@ using namespace moeroute;
 
 void softmax_stored(benchmark::State& state) {
   index_t const n = state.range(0);
-  auto const z = bench_logits(bench_rows, n);
+  auto const& z = bench_logits(bench_rows, n);
   std::vector<float> p(z.size());
   matrix_view<float> const m(z.data(), bench_rows, n);
   for (auto _ : state)
@@ -28,7 +28,7 @@ void softmax_stored(benchmark::State& state) {
 void softmax_mean(benchmark::State& state) {
   index_t const n = state.range(0);
   auto const threads = state.range(1);
-  auto const z = bench_logits(bench_rows, n);
+  auto const& z = bench_logits(bench_rows, n);
   matrix_view<float> const m(z.data(), bench_rows, n);
   for (auto _ : state) {
     std::vector<exact_sums> parts(static_cast<std::size_t>(threads), exact_sums(n));
@@ -45,7 +45,7 @@ void softmax_mean(benchmark::State& state) {
 
 void log_sum_exp(benchmark::State& state) {
   index_t const n = state.range(0);
-  auto const z = bench_logits(bench_rows, n);
+  auto const& z = bench_logits(bench_rows, n);
   std::vector<double> out(bench_rows);
   matrix_view<float> const m(z.data(), bench_rows, n);
   for (auto _ : state)
@@ -77,8 +77,8 @@ void answers(std::filesystem::path const& folder) {
 
 int main(int argc, char** argv) {
   for (int const threads : bench_threads()) {
-    benchmark::RegisterBenchmark("softmax", softmax_stored)->UseRealTime()->ArgsProduct({{64, 128, 256}, {threads}});
-    benchmark::RegisterBenchmark("softmax_mean", softmax_mean)->UseRealTime()->ArgsProduct({{64, 128, 256}, {threads}});
+    benchmark::RegisterBenchmark("softmax", softmax_stored)->UseRealTime()->ArgsProduct({{64, 256}, {threads}});
+    benchmark::RegisterBenchmark("softmax_mean", softmax_mean)->UseRealTime()->ArgsProduct({{64, 256}, {threads}});
     benchmark::RegisterBenchmark("log_sum_exp", log_sum_exp)->UseRealTime()->ArgsProduct({{64, 128, 256}, {threads}});
   }
   return bench_main(argc, argv, answers);

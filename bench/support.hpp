@@ -4,6 +4,7 @@
 
 #include <moeroute/core/parallel.hpp>
 #include <moeroute/core/view.hpp>
+#include <moeroute/numeric/random.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +24,8 @@
 
 /// Rows of every benchmark over a matrix: 64 MiB of float logits of 64 experts, more than the last-level cache holds.
 inline constexpr moeroute::index_t bench_rows = 1 << 18;
+/// Numbers of every benchmark over a vector: as much.
+inline constexpr moeroute::index_t bench_values = 1 << 24;
 
 inline std::vector<int> bench_threads() {
   int const all = moeroute::thread_count(0);
@@ -37,17 +41,21 @@ void in_parts(moeroute::index_t rows, int threads, F const& f) {
   });
 }
 
-/// Float logits that look like a router's; the values matter little, their order must not be regular.
-inline std::vector<float> bench_logits(moeroute::index_t rows, moeroute::index_t n) {
-  std::vector<float> z(static_cast<std::size_t>(rows * n));
-  std::uint64_t state = 1;
-  for (auto& v : z) {
-    float sum = -6;
-    for (int i = 0; i < 12; ++i) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      sum += static_cast<float>(state >> 40) * 0x1p-24f;
+/// Float logits that look like a router's; the values matter little, their order must not be regular. Made once per
+/// program: Google Benchmark calls a benchmark several times to find out how often it should run.
+inline std::vector<float> const& bench_logits(moeroute::index_t rows, moeroute::index_t n) {
+  static std::map<moeroute::index_t, std::vector<float>> made;
+  auto& z = made[rows * n];
+  if (z.empty()) {
+    z.resize(static_cast<std::size_t>(rows * n));
+    std::uint64_t word = 0;
+    for (auto& v : z) {
+      float sum = -6;
+      for (int i = 0; i < 3; ++i)
+        for (std::uint64_t bits = moeroute::mix64(++word), k = 0; k < 4; ++k, bits >>= 16)
+          sum += static_cast<float>(bits & 0xffff) * 0x1p-16f;
+      v = sum;
     }
-    v = sum;
   }
   return z;
 }

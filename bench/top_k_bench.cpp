@@ -21,7 +21,7 @@ constexpr index_t k = 8;
 template <class T>
 void top_8(benchmark::State& state) {
   index_t const n = state.range(0);
-  auto const f = bench_logits(bench_rows, n);
+  auto const& f = bench_logits(bench_rows, n);
   std::vector<T> z(f.size());
   for (std::size_t i = 0; i < z.size(); ++i) {
     if constexpr (std::is_same_v<T, bf16>)

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-hot Gram matrices on the tasks of coactivation_bench.cpp: with the one-hot matrix at hand, and from ids."""
-import os
-
+"""Gram matrices of one-hot rows: with those at hand, and from ids."""
 import numpy as np
 import peer
 import torch
 
-K = 8
+K, LAYERS = 8, 16
 
 
 def choices(z):
@@ -19,20 +17,37 @@ def one_hot(ids, n):
     return hot
 
 
-def check(n, z, load):
-    hot = one_hot(choices(z), n).astype(np.float64)
-    peer.require(np.array_equal(load("coactivation"), (hot.T @ hot).astype(np.int64)), f"coactivation of {n}: Gram matrix of numpy")
+def of_all_layers(ids, n):
+    """16 rows of ids are one token, a row for each layer."""
+    rows = len(ids) // LAYERS * LAYERS
+    at = ids[:rows] + n * (np.arange(rows) % LAYERS)[:, None]
+    return at.reshape(-1, LAYERS * K)
 
 
-def tasks(n, z):
-    ids = choices(z)
-    hot = one_hot(ids, n)
-    f = torch.from_numpy(hot)
-    every = os.cpu_count() or 1
+def check(folder):
+    for n in (64, 256):
+        ids = choices(np.load(folder / f"logits_{n}.npy"))
+        hot = one_hot(ids, n).astype(np.float64)
+        peer.require(np.array_equal(np.load(folder / f"coactivation_{n}.npy"), hot.T @ hot), f"coactivation of {n}: Gram matrix of numpy")
+        if n == 64:
+            hot = one_hot(of_all_layers(ids, n), LAYERS * n).astype(np.float64)
+            gram = (hot.T @ hot).reshape(LAYERS, n, LAYERS, n)
+            blocks = [gram[a, :, b] for a in range(LAYERS) for b in range(a, LAYERS)]
+            peer.require(np.array_equal(np.load(folder / "coactivation_pairs.npy"), blocks), "coactivation of all pairs of layers")
+
+
+def tasks():
     # Counts below 2^24 are exact in binary32.
-    yield "coactivation", "numpy Gram, one-hot ready", every, lambda: hot.T @ hot
-    yield "coactivation", "numpy one-hot and Gram", every, lambda: (lambda h: h.T @ h)(one_hot(ids, n))
-    yield "coactivation", "torch Gram, one-hot ready", every, lambda: f.T @ f
-
-
-peer.run(check, tasks)
+    for n in (64, 256):
+        ids = choices(peer.logits(n))
+        hot = one_hot(ids, n)
+        f = torch.from_numpy(hot)
+        yield peer.Task("coactivation", n, "numpy Gram, one-hot ready", len(ids), lambda: hot.T @ hot, threads=True)
+        yield peer.Task("coactivation", n, "numpy one-hot and Gram", len(ids), lambda: (lambda h: h.T @ h)(one_hot(ids, n)), threads=True)
+        yield peer.Task("coactivation", n, "torch Gram, one-hot ready", len(ids), lambda: f.T @ f, threads=True)
+        if n == 64:
+            every = of_all_layers(ids, n)
+            wide = one_hot(every, LAYERS * n)
+            name = "coactivation, all pairs of 16 layers"
+            yield peer.Task(name, n, "numpy Gram, one-hot ready", len(wide), lambda: wide.T @ wide, threads=True)
+            yield peer.Task(name, n, "numpy one-hot and Gram", len(wide), lambda: (lambda h: h.T @ h)(one_hot(every, LAYERS * n)), threads=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torch and numpy on the tasks of expert_similarity_bench.cpp: cosines of all pairs of n experts of 2^18 weights."""
-import os
-
+"""Cosines of all pairs of 64 experts of 2^20 weights by matrix products, and one pair after another."""
 import numpy as np
 import peer
 import torch
+
+N, WEIGHTS = 64, 1 << 20
 
 
 def by_gram(w):
@@ -23,30 +23,24 @@ def by_row(w):
     return torch.stack([torch.cosine_similarity(row[None], w) for row in w])
 
 
-def check(n, z, load):
+def check(folder):
+    z = np.load(folder / "logits_64.npy")
     w = torch.from_numpy(z.T.copy())
-    exact = by_numpy(z.T.astype(np.float64))
-    ours = load("gram_float")
-    peer.require(np.allclose(ours, exact, rtol=0, atol=1e-7), f"cosines of {n} experts")
-    peer.require(np.allclose(ours, by_gram(w).numpy(), rtol=0, atol=1e-5), f"cosines of {n} experts by torch")
-    peer.require(np.allclose(ours, by_row(w).numpy(), rtol=0, atol=1e-5), f"cosines of {n} experts by torch, row by row")
-    b = w.bfloat16()
-    ours = load("gram_bf16")
-    peer.require(np.allclose(ours, by_numpy(b.double().numpy()), rtol=0, atol=1e-7), f"cosines of {n} bf16 experts")
-    peer.require(np.allclose(ours, by_gram(b).numpy(), rtol=0, atol=1e-2), f"cosines of {n} bf16 experts by torch")
+    exact, ours = by_numpy(z.T.astype(np.float64)), np.load(folder / "gram_float.npy")
+    peer.require(np.allclose(ours, exact, rtol=0, atol=1e-7), "cosines")
+    peer.require(np.allclose(ours, by_gram(w).numpy(), rtol=0, atol=1e-5), "cosines by torch")
+    peer.require(np.allclose(ours, by_row(w).numpy(), rtol=0, atol=1e-5), "cosines by torch, row by row")
+    b, ours = w.bfloat16(), np.load(folder / "gram_bf16.npy")
+    peer.require(np.allclose(ours, by_numpy(b.double().numpy()), rtol=0, atol=1e-7), "cosines of bf16")
+    peer.require(np.allclose(ours, by_gram(b).numpy(), rtol=0, atol=1e-2), "cosines of bf16 by torch")
 
 
-def tasks(n, z):
-    x = np.ascontiguousarray(z.T)
+def tasks():
+    x = np.random.default_rng(5).standard_normal((N, WEIGHTS), dtype=np.float32)
     w = torch.from_numpy(x)
     b = w.bfloat16()
-    every = os.cpu_count() or 1
-    yield "gram float", "torch W W^T", every, lambda: by_gram(w)
-    yield "gram float", "numpy W W^T", every, lambda: by_numpy(x)
-    if n == 64:
-        yield "gram float", "torch.cosine_similarity, row by row", every, lambda: by_row(w)
-    yield "gram bf16", "torch W W^T, rounded to bf16", every, lambda: by_gram(b)
-    yield "gram bf16", "torch W W^T after a cast to float", every, lambda: by_gram(b.float())
-
-
-peer.run(check, tasks)
+    yield peer.Task("gram float", N, "torch W W^T", WEIGHTS, lambda: by_gram(w), threads=True)
+    yield peer.Task("gram float", N, "numpy W W^T", WEIGHTS, lambda: by_numpy(x), threads=True)
+    yield peer.Task("gram float", N, "torch.cosine_similarity, row by row", WEIGHTS, lambda: by_row(w), once=True)
+    yield peer.Task("gram bf16", N, "torch W W^T, rounded to bf16", WEIGHTS, lambda: by_gram(b), threads=True)
+    yield peer.Task("gram bf16", N, "torch W W^T after a cast to float", WEIGHTS, lambda: by_gram(b.float()), threads=True)

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""numpy on the tasks of lag_correlation_bench.cpp: both permutation tests, one permutation after another."""
-import argparse
-import json
-import pathlib
-
+"""numpy: correlations of all layers, and both permutation tests, one permutation after another."""
 import numpy as np
 import peer
 
@@ -53,49 +49,29 @@ def agree(ours, observed, p, n, what):
 
 def check(folder):
     rng, n = np.random.default_rng(7), 4999
-    for e in peer.SIZES:
+    for e in (64, 128):
         load = lambda name: np.load(folder / f"{name}_{e}.npy")
-        u = units(load("logits")[:LAYERS].astype(np.float64))
-        observed = lag_means(u @ u.T)
+        z = load("logits")[:LAYERS].astype(np.float64)
+        u = units(z)
+        observed = lag_means(np.corrcoef(z))
         sd = 1 / np.sqrt((e - 1) * (LAYERS - np.arange(1, LAGS + 1)))
         agree(load("expert_labels"), observed, p_values(observed, expert_labels(u, n, rng), sd, two_sided=True), n,
               f"the label permutation of {e} experts")
         similarity = load("similarity")
+        band = abs(np.subtract.outer(np.arange(LAYERS), np.arange(LAYERS))) <= LAGS
+        peer.require(np.allclose(similarity[band], np.corrcoef(z)[band], rtol=0, atol=1e-12), f"correlations of {e} experts")
         null = layer_order(similarity, 4 * n, rng)
         observed = lag_means(similarity)
         centre = similarity[np.triu_indices(LAYERS, 1)].mean()
         agree(load("layer_order"), observed, p_values(observed, null, null.std(0), centre), n, f"the layer permutation of {e}")
 
 
-def time(threads):
-    if threads > 1:
-        print("[]")  # a loop of small numpy calls has one thread
-        return
-    rng, results = np.random.default_rng(1), []
+def tasks():
+    rng = np.random.default_rng(1)
     normal = rng.normal(size=(LAYERS, LAYERS))
-
-    def add(task, n, permutations, function):
-        function()
-        best = min(peer.timed(function) for _ in range(3))
-        results.append({"task": task, "n": n, "threads": 1, "peer": "numpy loop", "ns": best / permutations * 1e9})
-
-    add("layer_order", LAYERS, 2000, lambda: layer_order(normal + normal.T, 2000, rng))
-    for e in peer.SIZES:
+    yield peer.Task("layer_order", LAYERS, "numpy loop", 2000, lambda: layer_order(normal + normal.T, 2000, rng))
+    for e in (64, 128):
         u = units(rng.normal(size=(LAYERS, e)))
-        add("expert_labels", e, 500, lambda: expert_labels(u, 500, rng))
-    print(json.dumps(results))
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check").add_argument("folder", type=pathlib.Path)
-    commands.add_parser("time").add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
-    if arguments.command == "check":
-        check(arguments.folder)
-    else:
-        time(arguments.threads)
-
-
-main()
+        yield peer.Task("expert_labels", e, "numpy loop", 300, lambda: expert_labels(u, 300, rng))
+    profiles = rng.normal(size=(LAYERS, 128))
+    yield peer.Task("corrcoef", 128, "numpy.corrcoef", 100, lambda: [np.corrcoef(profiles) for _ in range(100)])

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torch and numpy on the tasks of softmax_bench.cpp."""
-import os
-
+"""torch and numpy."""
 import numpy as np
 import peer
 import torch
@@ -12,23 +10,24 @@ def numpy_softmax(z):
     return e / e.sum(axis=1, keepdims=True)
 
 
-def check(n, z, load):
-    exact = numpy_softmax(z.astype(np.float64))
-    by_torch = torch.softmax(torch.from_numpy(z), 1)
-    peer.require(np.allclose(load("softmax"), exact, rtol=2e-6, atol=0), f"softmax of {n}")
-    peer.require(np.allclose(load("softmax"), by_torch.numpy(), rtol=4e-6, atol=0), f"softmax of {n} by torch")
-    peer.require(np.allclose(load("softmax_mean"), exact.mean(axis=0), rtol=1e-8, atol=0), f"mean softmax of {n}")
-    log_sum = torch.logsumexp(torch.from_numpy(z), 1).numpy()
-    peer.require(np.allclose(load("log_sum_exp"), log_sum, rtol=1e-6, atol=0), f"log-sum-exp of {n} by torch")
+def check(folder):
+    for n in peer.SIZES:
+        z, softmax, mean, log_sum = (np.load(folder / f"{name}_{n}.npy") for name in ("logits", "softmax", "softmax_mean", "log_sum_exp"))
+        exact = numpy_softmax(z.astype(np.float64))
+        f = torch.from_numpy(z)
+        peer.require(np.allclose(softmax, exact, rtol=2e-6, atol=0), f"softmax of {n}")
+        peer.require(np.allclose(softmax, torch.softmax(f, 1).numpy(), rtol=4e-6, atol=0), f"softmax of {n} by torch")
+        peer.require(np.allclose(mean, exact.mean(axis=0), rtol=1e-8, atol=0), f"mean softmax of {n}")
+        peer.require(np.allclose(log_sum, torch.logsumexp(f, 1).numpy(), rtol=1e-6, atol=0), f"log-sum-exp of {n} by torch")
 
 
-def tasks(n, z):
-    f = torch.from_numpy(z)
-    every = os.cpu_count() or 1
-    yield "softmax", "torch.softmax", every, lambda: torch.softmax(f, 1)
-    yield "softmax", "numpy", 1, lambda: numpy_softmax(z)
-    yield "softmax_mean", "torch softmax, then mean", every, lambda: torch.softmax(f, 1).mean(0, dtype=torch.float64)
-    yield "log_sum_exp", "torch.logsumexp", every, lambda: torch.logsumexp(f, 1)
-
-
-peer.run(check, tasks)
+def tasks():
+    for n in peer.SIZES:
+        z = peer.logits(n)
+        f = torch.from_numpy(z)
+        if n != 128:
+            yield peer.Task("softmax", n, "torch.softmax", len(z), lambda: torch.softmax(f, 1), threads=True)
+            yield peer.Task("softmax", n, "numpy", len(z), lambda: numpy_softmax(z))
+            yield peer.Task("softmax_mean", n, "torch softmax, then mean", len(z),
+                            lambda: torch.softmax(f, 1).mean(0, dtype=torch.float64), threads=True)
+        yield peer.Task("log_sum_exp", n, "torch.logsumexp", len(z), lambda: torch.logsumexp(f, 1), threads=True)

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""numpy, torch and (where it is installed) KDEpy on the tasks of streaming_kde_bench.cpp."""
-import os
-
+"""Binned estimates of KDEpy and statsmodels, from values to a density on a grid. No peer takes bf16: it is widened first."""
 import numpy as np
 import peer
 import torch
 
-try:
-    import KDEpy
-except ImportError:
-    KDEpy = None
+statsmodels = peer.optional("statsmodels.nonparametric.kde")
+KDEpy = peer.optional("KDEpy")
 
 AT = -4 + np.arange(64) / 8
 H = 0.1
@@ -21,29 +17,33 @@ def direct(z):
     return np.array([np.exp(-0.5 * ((y - x) / H) ** 2).sum() for y in AT]) / (len(x) * H * np.sqrt(2 * np.pi))
 
 
-def check(n, z, load):
-    counts = np.histogram(z, bins=1024, range=(-8, 8))[0]
-    peer.require(np.array_equal(load("histogram"), counts.astype(np.uint64)), f"histogram of {n}")
-    exact = direct(z)
-    error = np.abs(load("density") - exact)
-    peer.require(np.all(error <= load("density_bound") + 1e-14) and load("density_bound").max() < 1e-3, f"density of {n} within its bounds")
-    half = torch.from_numpy(z).to(torch.bfloat16).to(torch.float64).numpy()
-    peer.require(np.allclose(load("density_bf16"), direct(half), rtol=1e-12, atol=0), f"density of {n} in bf16")
+def by_fft(x):
+    return KDEpy.FFTKDE(bw=H).fit(x).evaluate(1024)
 
 
-def tasks(n, z):
-    f = torch.from_numpy(z)
-    half = f.to(torch.bfloat16)
-    every = os.cpu_count() or 1
-    flat = z.ravel()
-    yield "streaming_kde float", "numpy.histogram", 1, lambda: np.histogram(flat, bins=1024, range=(-8, 8))
-    yield "streaming_kde float", "torch.histc", every, lambda: torch.histc(f, 1024, -8, 8)
-    # No peer takes bf16: it is widened first.
-    yield "streaming_kde bf16", "torch.histc of float", every, lambda: torch.histc(half.float(), 1024, -8, 8)
-    if KDEpy is not None:
-        wide = flat.astype(np.float64)
-        yield "streaming_kde float", "KDEpy FFTKDE", 1, lambda: KDEpy.FFTKDE(bw=H).fit(wide).evaluate(1024)
-        yield "streaming_kde bf16", "KDEpy FFTKDE of double", 1, lambda: KDEpy.FFTKDE(bw=H).fit(half.double().numpy().ravel()).evaluate(1024)
+def by_statsmodels(x):
+    density = statsmodels.KDEUnivariate(x)
+    density.fit(bw=H, gridsize=4096)
+    return density.support, density.density
 
 
-peer.run(check, tasks)
+def check(folder):
+    z = np.load(folder / "logits_64.npy")
+    exact, ours, bound = direct(z), np.load(folder / "density.npy"), np.load(folder / "density_bound.npy")
+    peer.require(np.all(np.abs(ours - exact) <= bound + 1e-14) and bound.max() < 1e-3, "density within its bounds")
+    half = torch.from_numpy(z).to(torch.bfloat16).double().numpy()
+    peer.require(np.allclose(np.load(folder / "density_bf16.npy"), direct(half), rtol=1e-12, atol=0), "density of bf16")
+    wide = z.astype(np.float64).ravel()
+    for name, function in (("KDEpy", by_fft if KDEpy else None), ("statsmodels", by_statsmodels if statsmodels else None)):
+        if function:
+            peer.require(np.allclose(np.interp(AT, *function(wide)), exact, rtol=0, atol=1e-3), f"density by {name}")
+
+
+def tasks():
+    z = peer.values()
+    wide, half = z.astype(np.float64), torch.from_numpy(z).to(torch.bfloat16)
+    if KDEpy:
+        yield peer.Task("streaming_kde float", len(z), "KDEpy FFTKDE", len(z), lambda: by_fft(wide))
+        yield peer.Task("streaming_kde bf16", len(z), "KDEpy FFTKDE of double", len(z), lambda: by_fft(half.double().numpy()))
+    if statsmodels:
+        yield peer.Task("streaming_kde float", len(z), "statsmodels KDEUnivariate, fft", len(z), lambda: by_statsmodels(wide), once=True)

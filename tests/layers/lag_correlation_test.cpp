@@ -312,6 +312,53 @@ TEST_CASE("lag_correlation: the same bits at every instruction set") {
   }
 }
 
+TEST_CASE("lag_correlation: correlations have the same bits at every instruction set, for any number of experts") {
+  for (index_t const experts : {2, 7, 8, 9, 16, 45, 64, 131}) {
+    auto const p = planted(6, experts, 2, 0.3, 11);
+    std::vector<xt::xtensor<double, 2>> matrix;
+    for (auto const level : {simd_level::baseline, simd_level::avx2, simd_level::avx512}) {
+      detail::limit_simd_level(level);
+      matrix.push_back(lag_correlation(p.view(), quick(5, 0)).matrix);
+    }
+    detail::limit_simd_level(simd_level::avx512);
+    for (std::size_t l = 0; l < 5; ++l) {
+      auto const row = [&](std::size_t i) { return p.x.data() + static_cast<index_t>(i) * experts; };
+      long double sums[5] = {};
+      for (index_t e = 0; e < experts; ++e) {
+        long double const a = row(l)[e], b = row(l + 1)[e], terms[5] = {a, b, a * a, b * b, a * b};
+        for (int i = 0; i < 5; ++i) sums[i] += terms[i] / static_cast<long double>(experts);
+      }
+      auto const r = (sums[4] - sums[0] * sums[1]) /
+                     std::sqrt((sums[2] - sums[0] * sums[0]) * (sums[3] - sums[1] * sums[1]));
+      CHECK(close(matrix[0](l, 0), static_cast<double>(r), 1e-12));
+      for (std::size_t d = 0; d + l + 1 < 6; ++d) {
+        CHECK(same(matrix[0](l, d), matrix[1](l, d)));
+        CHECK(same(matrix[0](l, d), matrix[2](l, d)));
+      }
+    }
+  }
+}
+
+TEST_CASE("lag_correlation: random words are those of philox4x32 at every instruction set") {
+  for (auto const level : {simd_level::baseline, simd_level::avx2, simd_level::avx512}) {
+    detail::limit_simd_level(level);
+    for (index_t const blocks : {1, 2, 7, 8, 19}) {
+      std::vector<std::uint32_t> words(static_cast<std::size_t>(4 * blocks + 1), 77);
+      std::uint32_t const first = 0xfffffffau;  // runs over
+      detail::dispatch<detail::philox_kernel>(first, 5u, 0x80000001u, std::uint64_t{0x123456789abcdef0}, blocks,
+                                              words.data());
+      for (index_t b = 0; b < blocks; ++b) {
+        auto const want = philox4x32({first + static_cast<std::uint32_t>(b), 5u, 0x80000001u, 0u},
+                                     {0x9abcdef0u, 0x12345678u});
+        for (index_t w = 0; w < 4; ++w)
+          CHECK(words[static_cast<std::size_t>(4 * b + w)] == want[static_cast<std::size_t>(w)]);
+      }
+      CHECK(words.back() == 77);
+    }
+  }
+  detail::limit_simd_level(simd_level::avx512);
+}
+
 TEST_CASE("lag_correlation: a planted period is found at its own lag, not beside it") {
   int const runs = 60;
   for (index_t const period : {3, 4}) {

@@ -2,6 +2,7 @@
 #include <moeroute/numeric/histogram.hpp>
 #include <moeroute/numeric/random.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -92,4 +93,56 @@ TEST_CASE("histogram: refuses bins that are none") {
         histogram_options{0, 1, index_t{1} << 27}, histogram_options{1e20, 1e20 + 65536, 64}})
     CHECK_THROWS_AS(histogram{o}, argument_error);
   CHECK_THROWS_WITH(histogram({.low = 3, .high = 2, .bins = 5}), "moeroute::histogram: low = 3, high = 2, bins = 5");
+}
+
+namespace {
+// Counts by the rule itself: the edges decide.
+template <class T>
+counts by_edges(std::vector<T> const& x, std::vector<double> const& edges) {
+  counts out(edges.size() - 1);
+  for (T const v : x) {
+    double const y = static_cast<double>(to_compute(v));
+    if (!(y >= edges.front() && y <= edges.back())) continue;
+    auto const after = std::upper_bound(edges.begin(), edges.end() - 1, y);
+    ++out[static_cast<std::size_t>(after - edges.begin() - 1)];
+  }
+  return out;
+}
+}  // namespace
+
+TEST_CASE("histogram: the same counts at every instruction set, however values lie among the edges") {
+  random_stream random(17, 1, 0);
+  auto const level = detail::active_simd_level();
+  for (int trial = 0; trial < 40; ++trial) {
+    histogram_options const o{.low = trial % 4 == 3 ? 1e15 + 0.25 : random.uniform() * 8 - 4,
+                              .high = trial % 4 == 3 ? 1e15 + 4 : 5 + random.uniform(),
+                              .bins = 1 + static_cast<index_t>(random.index(trial % 4 == 3 ? 16 : 3000))};
+    histogram const empty(o);
+    auto const edges = empty.result().edges;
+    numbers wide;
+    std::vector<float> narrow;
+    std::vector<bf16> half;
+    // Blocks of every kind: inside, on edges and next to them, and some with values outside.
+    for (int i = 0; i < 2000; ++i) {
+      double const edge = edges[random.index(edges.size())], anywhere = o.low + (o.high - o.low) * random.uniform();
+      double x = i < 1000 || i % 3 == 0 ? anywhere : i % 3 == 1 ? edge : std::nextafter(edge, i % 2 == 0 ? -1e30 : 1e30);
+      if (i % 257 == 0) x = std::vector{quiet_nan, -quiet_nan, infinite, -infinite, 1e300, -1e300}[random.index(6)];
+      wide.push_back(x);
+      narrow.push_back(static_cast<float>(x));
+      half.push_back(to_bf16(static_cast<float>(x)));
+    }
+    auto const compare = [&](auto const& x) {
+      for (auto const limit : {simd_level::baseline, simd_level::avx2, simd_level::avx512}) {
+        detail::limit_simd_level(limit);
+        histogram h(o);
+        h.update(x);
+        CHECK(h.result().counts == by_edges(x, edges));
+        CHECK(h.count() == x.size());
+      }
+      detail::limit_simd_level(level);
+    };
+    compare(wide);
+    compare(narrow);
+    compare(half);
+  }
 }

@@ -91,6 +91,96 @@ inline void to_log_share(double* u, index_t experts, index_t layer, std::uint64_
   }
 }
 
+/// Sums over a row in eight lanes, whatever the registers are: element e goes to lane e mod 8.
+template <simd_level Level>
+struct row_sums {
+  static constexpr int W = lane_count<Level, double>, registers = 8 / W;
+  using v = lanes<double, W>;
+  v lane[registers] = {};
+
+  /// Adds value(i), rounded, of every whole register from element i on, and tail(e) of each element that is left.
+  template <class Value, class Tail>
+  MOEROUTE_ALWAYS_INLINE double add(index_t n, Value const& value, Tail const& tail) {
+    index_t e = 0;
+    for (; e + 8 <= n; e += 8)
+#pragma GCC unroll 4
+      for (int r = 0; r < registers; ++r) {
+        v x;
+        value(e + r * W, x);
+        round_here(x);
+        lane[r] += x;
+      }
+    if (e < n) {
+      double rest[8] = {};
+      for (int i = 0; e < n; ++e, ++i) rest[i] = tail(e);
+      for (int r = 0; r < registers; ++r) {
+        v x;
+        load<W>(x, rest + r * W);
+        round_here(x);
+        lane[r] += x;
+      }
+    }
+    for (int half = registers / 2; half > 0; half /= 2)
+      for (int r = 0; r < half; ++r) lane[r] += lane[r + half];
+    return fold_lanes<double, W>(lane[0], fold_sum{});
+  }
+};
+
+/// Centres a row and scales it to length 1; false if it does not vary or is not finite.
+struct unit_kernel {
+  template <simd_level Level>
+  MOEROUTE_ALWAYS_INLINE static bool run(double* u, index_t n) {
+    constexpr int W = row_sums<Level>::W;
+    using v = typename row_sums<Level>::v;
+    double const share = 1 / static_cast<double>(n);  // before the sum, which could overflow
+    double const mean = row_sums<Level>{}.add(
+        n,
+        [&](index_t e, v& x) __attribute__((always_inline)) {
+          load<W>(x, u + e);
+          x *= share;
+        },
+        [&](index_t e) { return u[e] * share; });
+    double scale = 0;
+    for (index_t e = 0; e < n; ++e) {
+      scale = std::abs(u[e]) > scale ? std::abs(u[e]) : scale;
+      u[e] -= mean;
+    }
+    double const length = std::sqrt(row_sums<Level>{}.add(
+        n,
+        [&](index_t e, v& x) __attribute__((always_inline)) {
+          load<W>(x, u + e);
+          x *= x;
+        },
+        [&](index_t e) { return u[e] * u[e]; }));
+    // Rounding leaves a residue in a constant profile; it is no variation.
+    if (!(length > 1e-14 * scale * std::sqrt(static_cast<double>(n)) && std::isfinite(length))) return false;
+    for (index_t e = 0; e < n; ++e) u[e] /= length;
+    return true;
+  }
+};
+
+/// out[p] = dot product of rows from[p] and to[p].
+struct row_products_kernel {
+  template <simd_level Level>
+  MOEROUTE_ALWAYS_INLINE static void run(double const* rows, index_t n, std::uint32_t const* from,
+                                         std::uint32_t const* to, index_t pairs, double* out) {
+    constexpr int W = row_sums<Level>::W;
+    using v = typename row_sums<Level>::v;
+    for (index_t p = 0; p < pairs; ++p) {
+      double const *const a = rows + from[p] * n, *const b = rows + to[p] * n;
+      out[p] = row_sums<Level>{}.add(
+          n,
+          [&](index_t e, v& x) __attribute__((always_inline)) {
+            v y;
+            load<W>(x, a + e);
+            load<W>(y, b + e);
+            x *= y;
+          },
+          [&](index_t e) { return a[e] * b[e]; });
+    }
+  }
+};
+
 template <class T>
 unit_profiles unit_profiles_of(matrix_view<T> profiles, profile_correlation method, char const* function) {
   unit_profiles p;
@@ -106,18 +196,9 @@ unit_profiles unit_profiles_of(matrix_view<T> profiles, profile_correlation meth
       auto const ranks = mid_ranks(vector_view<double>(u, p.experts));
       std::copy(ranks.begin(), ranks.end(), u);
     }
-    double mean = 0, length = 0, scale = 0;
-    for (index_t e = 0; e < p.experts; ++e) mean += u[e] / static_cast<double>(p.experts);
-    for (index_t e = 0; e < p.experts; ++e) {
-      scale = std::max(scale, std::abs(u[e]));
-      u[e] -= mean;
-      length += u[e] * u[e];
-    }
-    length = std::sqrt(length);
-    // Rounding leaves a residue in a constant profile; it is no variation.
-    bool const varies = length > 1e-14 * scale * std::sqrt(static_cast<double>(p.experts)) && std::isfinite(length);
+    bool const varies = dispatch<unit_kernel>(u, p.experts);
     p.defined[static_cast<std::size_t>(l)] = varies;
-    for (index_t e = 0; e < p.experts; ++e) u[e] = varies ? u[e] / length : quiet_nan;
+    if (!varies) std::fill(u, u + p.experts, quiet_nan);
   }
   return p;
 }
@@ -168,21 +249,58 @@ inline std::vector<index_t> layer_numbers(index_t count) {
   return number;
 }
 
+/// philox4x32 of counters {first, second, third, 0}, {first + 1, ...}: words [4 blocks], one block after another. Two
+/// words of 32 bits lie in one of 64 while they are multiplied.
+struct philox_kernel {
+  template <simd_level Level>
+  MOEROUTE_ALWAYS_INLINE static void run(std::uint32_t first, std::uint32_t second, std::uint32_t third,
+                                         std::uint64_t key, index_t blocks, std::uint32_t* words) {
+    constexpr int W = lane_count<Level, std::uint64_t>;
+    constexpr std::uint64_t low = 0xffffffffu;
+    using v = lanes<std::uint64_t, W>;
+    for (index_t block = 0; block < blocks; block += W) {
+      std::uint64_t counter[W];
+      for (int i = 0; i < W; ++i) counter[i] = (first + static_cast<std::uint64_t>(block + i)) & low;
+      v c[4] = {v{}, v{} + second, v{} + third, v{}};
+      load<W>(c[0], counter);
+      auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+#pragma GCC unroll 10
+      for (int round = 0; round < 10; ++round) {
+        v const a = c[0] * 0xD2511F53u, b = c[2] * 0xCD9E8D57u;
+        c[0] = (b >> 32) ^ c[1] ^ k0;
+        c[1] = b & low;
+        c[2] = (a >> 32) ^ c[3] ^ k1;
+        c[3] = a & low;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+      }
+      v const pair[2] = {c[0] | c[1] << 32, c[2] | c[3] << 32};
+      std::uint64_t out[2][W];
+      store<W>(pair[0], out[0]);
+      store<W>(pair[1], out[1]);
+      for (index_t i = 0; i < std::min<index_t>(W, blocks - block); ++i)
+        for (int half = 0; half < 2; ++half) {
+          std::uint32_t* const at = words + 4 * (block + i) + 2 * half;
+          at[0] = static_cast<std::uint32_t>(out[half][i]);
+          at[1] = static_cast<std::uint32_t>(out[half][i] >> 32);
+        }
+    }
+  }
+};
+
 /// Uniform shuffle of n values, a function of (seed, replicate, layer). 32 bits a draw and no division make it several
 /// times as fast as random_stream.
 template <class T>
 void shuffle_values(T* x, index_t n, std::uint64_t seed, std::uint32_t replicate, std::uint32_t layer,
                     std::vector<std::uint32_t>& words) {
-  auto const key64 = mix64(mix64(seed) + purpose_profile_shuffle);
-  std::array<std::uint32_t, 2> const key{static_cast<std::uint32_t>(key64), static_cast<std::uint32_t>(key64 >> 32)};
+  auto const key = mix64(mix64(seed) + purpose_profile_shuffle);
   std::uint32_t block = 0;
   std::size_t used = 0;
   auto const refill = [&] {
-    words.resize((static_cast<std::size_t>(n) + 3) / 4 * 4);
-    for (std::size_t w = 0; w < words.size(); w += 4) {
-      auto const four = philox4x32({block++, layer, replicate, 0}, key);
-      std::copy(four.begin(), four.end(), words.begin() + static_cast<std::ptrdiff_t>(w));
-    }
+    index_t const blocks = (n + 3) / 4;
+    words.resize(static_cast<std::size_t>(4 * blocks));
+    dispatch<philox_kernel>(block, layer, replicate, key, blocks, words.data());
+    block += static_cast<std::uint32_t>(blocks);
     used = 0;
   };
   refill();
@@ -258,14 +376,16 @@ inline lag_correlation_result lag_correlation_of(unit_profiles const& unit, std:
   if (unit.experts > 1) result.null_sd = 1 / std::sqrt(static_cast<double>(unit.experts - 1));
   result.matrix = xt::xtensor<double, 2>::from_shape({static_cast<std::size_t>(unit.layers), lags});
   std::fill(result.matrix.begin(), result.matrix.end(), quiet_nan);
+  std::vector<double> products(pairs.from.size());
+  dispatch<row_products_kernel>(unit.values.data(), unit.experts, pairs.from.data(), pairs.to.data(),
+                                static_cast<index_t>(products.size()), products.data());
   for (std::size_t lag = 0; lag < lags; ++lag) {
     lag_summary s;
     s.delta = static_cast<index_t>(lag) + 1;
     s.pairs = pairs.count(static_cast<index_t>(lag));
     double sum = 0, squares = 0;
     for (auto p = pairs.first[lag]; p < pairs.first[lag + 1]; ++p) {
-      double const* const a = unit.row(pairs.from[p]);
-      double const r = std::clamp(std::inner_product(a, a + unit.experts, unit.row(pairs.to[p]), 0.0), -1.0, 1.0);
+      double const r = std::clamp(products[p], -1.0, 1.0);
       result.matrix(pairs.from[p], lag) = r;
       sum += r;
     }

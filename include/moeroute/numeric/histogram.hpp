@@ -6,16 +6,74 @@
 #include <moeroute/core/adapt.hpp>
 #include <moeroute/core/bytes.hpp>
 #include <moeroute/core/error.hpp>
+#include <moeroute/core/scalar.hpp>
+#include <moeroute/numeric/simd.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <utility>
 #include <vector>
 
 namespace moeroute {
+namespace detail {
+
+/// Bins of a block of values, and whether all of them are proved: 0 <= bin < bins, low <= x <= high, edge bin <= x <
+/// edge bin + 1. The product with 1 / step rounds, so a value next to an edge may land beside its bin. Sign bits
+/// instead of comparisons, which GCC 12 takes apart lane by lane for 64-byte registers; NaN fails one of the two tests
+/// against the edges, whichever sign it has.
+struct bin_kernel {
+  static constexpr int block = 64;
+
+  template <simd_level Level, class T>
+  MOEROUTE_ALWAYS_INLINE static bool run(T const* x, double low, double high, double step, std::int32_t bins,
+                                         std::int32_t* bin) {
+    constexpr int W = lane_count<Level, double>;
+    using real = lanes<double, W>;
+    using word = lanes<std::uint64_t, W>;
+    double const inverse = 1 / step;
+    word outside{};
+    lanes<std::uint32_t, W> above{};
+    auto const refuse = [&](real const& difference, std::uint64_t turned) __attribute__((always_inline)) {
+      word bits;
+      std::memcpy(&bits, &difference, sizeof bits);
+      outside |= bits ^ turned;
+    };
+    for (int i = 0; i < block; i += W) {
+      lanes<compute_t<T>, W> v;
+      load_widened<W>(x + i, v);
+      real const y = __builtin_convertvector(v, real), from_low = y - low;
+      auto const index = __builtin_convertvector(from_low * inverse, lanes<std::int32_t, W>);
+      real const place = __builtin_convertvector(index, real);
+      real below_edge = place * step, above_edge = (place + 1.0) * step;
+      round_here(below_edge);  // as histogram::edge
+      round_here(above_edge);
+      refuse(from_low, 0);
+      refuse(high - y, 0);
+      refuse(y - (below_edge + low), 0);
+      refuse(y - (above_edge + low), ~std::uint64_t{0});
+      lanes<std::uint32_t, W> from_first;
+      std::memcpy(&from_first, &index, sizeof index);
+      above |= static_cast<std::uint32_t>(bins - 1) - from_first;
+      store<W>(index, bin + i);
+    }
+    return fold_lanes<std::uint64_t, W>(outside, fold_or{}) >> 63 == 0 &&
+           fold_lanes<std::uint32_t, W>(above, fold_or{}) >> 31 == 0;
+  }
+
+ private:
+  struct fold_or {
+    template <class V>
+    MOEROUTE_ALWAYS_INLINE void operator()(V& a, V const& b) const {
+      a |= b;
+    }
+  };
+};
+
+}  // namespace detail
 
 struct histogram_options {
   double low = 0, high = 1;
@@ -36,7 +94,7 @@ struct histogram_result {
 /// In     values [n] of any scalar.
 /// Out    bin i holds edge i <= x < edge i + 1, the last bin also x = high: the edges decide, not a rounded quotient.
 /// Empty  counts are 0.
-/// Merge  exact.   Cost  O(1) per value, O(bins) memory.
+/// Merge  exact.   Cost  O(1) per value, O(bins) memory; several times faster where x is contiguous.
 /// Throws argument_error unless low < high are finite with a finite difference, 1 <= bins <= 2^26, and the bins are
 ///        wider than the spacing of doubles there.
 /// Source numpy.histogram with range, for the edges and the rule. Differs: what lies outside is counted.
@@ -60,7 +118,19 @@ class histogram {
   template <real_vector X>
   void update(X const& x) {
     auto const view = detail::vector_of(x);
-    for (index_t i = 0; i < view.size(); ++i) add(static_cast<double>(to_compute(view[i])));
+    index_t i = 0;
+    if (view.contiguous()) {
+      constexpr int block = detail::bin_kernel::block;
+      alignas(64) std::int32_t bin[block];
+      for (; i + block <= view.size(); i += block)
+        if (detail::dispatch<detail::bin_kernel>(view.data() + i, options_.low, options_.high, step_,
+                                                 static_cast<std::int32_t>(options_.bins),
+                                                 static_cast<std::int32_t*>(bin)))
+          for (auto const b : bin) ++counts_[static_cast<std::size_t>(b)];
+        else
+          for (index_t j = i; j < i + block; ++j) add(static_cast<double>(to_compute(view[j])));
+    }
+    for (; i < view.size(); ++i) add(static_cast<double>(to_compute(view[i])));
   }
   template <real_vector X>
   void check(X const&) const noexcept {}
@@ -127,7 +197,10 @@ class histogram {
 
  private:
   double edge(index_t i) const noexcept {
-    return i == options_.bins ? options_.high : static_cast<double>(i) * step_ + options_.low;
+    if (i == options_.bins) return options_.high;
+    double distance = static_cast<double>(i) * step_;
+    detail::round_here(distance);
+    return distance + options_.low;
   }
   void add(double x) noexcept {
     if (x >= options_.low && x <= options_.high) {
