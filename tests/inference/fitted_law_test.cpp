@@ -54,6 +54,13 @@ TEST_CASE("fitted_law: a normal law against statsmodels") {
   }
   CHECK(std::isnan(fitted_law_test<normal_law>(vector{1}).kolmogorov_smirnov.p_value));
   CHECK(std::isnan(fitted_law_test<normal_law>(vector{2, 2, 2}).anderson_darling.p_value));
+  // The mean of seven tenths rounds to another number, which is no spread.
+  CHECK(std::isnan(fitted_law_test<normal_law>(vector(7, 0.1)).anderson_darling.p_value));
+  CHECK(std::isnan(normal_law::fit({}).mean));
+  vector far(199);  // one value 14 sd above the rest: its survival is no difference from 1
+  for (std::size_t i = 0; i < far.size(); ++i) far[i] = static_cast<double>(i % 7) * 1e-3;
+  far.push_back(1e6);
+  CHECK(std::isfinite(fitted_law_test<normal_law>(far, {.replicates = 9}).anderson_darling.statistic));
   CHECK_THROWS_AS(fitted_law_test<normal_law>(vector{1, quiet_nan}), argument_error);
   CHECK_THROWS_AS(fitted_law_test<normal_law>(vector{1, 2}, {.replicates = -1}), argument_error);
 }

@@ -101,6 +101,10 @@ TEST_CASE("goodness_of_fit: the limit of A^2 equals its series at high precision
     CHECK(p > 0);
     last = p;
   }
+  for (double const u : {0.5, 0.3, 0.01, 1e-9})  // one value: as far from the middle as u, or further
+    CHECK(anderson_darling_survival(1, -1 - std::log(u) - std::log1p(-u)) == doctest::Approx(2 * u).epsilon(1e-12));
+  CHECK(anderson_darling_survival(1, 0.38) == 1);
+  CHECK(anderson_darling_survival(1, 400) > 0);
   CHECK(anderson_darling_survival(3, -1) == 1);
   CHECK(anderson_darling_survival(3, std::numeric_limits<double>::infinity()) == 0);
   CHECK(std::isnan(anderson_darling_survival(3, quiet_nan)));

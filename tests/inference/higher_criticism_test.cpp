@@ -46,6 +46,14 @@ TEST_CASE("higher_criticism: by hand") {
   auto const plus = higher_criticism(p);  // 0.04 is not above 1/4
   CHECK(plus.statistic == doctest::Approx(2 * (0.5 - 0.3) / std::sqrt(0.3 * 0.7)));
   CHECK(plus.rank == 2);
+  // Strictly above 1/N; the first of equal maxima; 0.29 * 100 ranks are 29, although the product is below.
+  CHECK(higher_criticism(std::vector<double>{0.25, 0.45, 0.9, 1}).rank == 2);
+  auto const level = higher_criticism(std::vector<double>{0.25, 0.5, 0.75, 1}, {.alpha0 = 0.75, .above_1_n = false});
+  CHECK(level.statistic == 0);
+  CHECK(level.rank == 1);
+  std::vector<double> many;
+  for (int i = 1; i <= 100; ++i) many.push_back(i <= 29 ? 0.1 : 0.5);
+  CHECK(higher_criticism(many, {.alpha0 = 0.29}).rank == 29);
   for_each_vector<double>(p, [&](char const* name, auto const& x) {
     INFO(name);
     CHECK(higher_criticism(x).statistic == plus.statistic);

@@ -125,6 +125,9 @@ TEST_CASE("order_statistic: NaN, too few documents and nonsense") {
   CHECK(r.mean == doctest::Approx(1.3 / 3));
   CHECK(std::isnan(order_statistic_test(p, 1, 1, single).p_value));
   CHECK(std::isnan(order_statistic_test(vector(4, quiet_nan), 1, 1, two).p_value));
+  // Resampling two documents that agree shows no error at all; that is no evidence.
+  CHECK(std::isnan(order_statistic_test(vector(4, 0.3), 1, 1, two).p_value));
+  CHECK(std::isnan(order_statistic_test(vector(4, 0.3), 1, 1, two).upper[0]));
   CHECK(std::isnan(order_statistic_test(vector(4, quiet_nan), 1, 1, two).mean));
   CHECK_THROWS_AS(order_statistic_test(vector{0.1}, 1, 1, two), shape_error);
   CHECK_THROWS_AS(order_statistic_test(p, 2, 1, two), argument_error);
@@ -134,6 +137,35 @@ TEST_CASE("order_statistic: NaN, too few documents and nonsense") {
   CHECK_THROWS_AS(order_statistic_test(p, 1, 1, two, {.replicates = -1}), argument_error);
   CHECK_THROWS_AS(order_statistic_cdf(0.5, 0, 4), argument_error);
   CHECK_THROWS_AS(by_popularity(matrix_view<double>(p.data(), 4, 1), std::vector<int>{1, 2}, two), shape_error);
+}
+
+TEST_CASE("order_statistic: what the envelope must hold") {
+  random_stream random(4, 1);
+  auto const t = simulate(random, 30, 1, 5, 0.3, 0), other = simulate(random, 12, 1, 5, 0.3, 0);
+  order_statistic_options const options{.grid = 8, .replicates = 499};
+  auto const width = [&](order_statistic_result const& r) { return r.upper[3] - r.lower[3]; };
+  // A reference that was seen forty times as often has the same curve and next to no error of its own.
+  tokens often{1, {}, {0}, {}};
+  for (int copy = 0; copy < 40; ++copy) {
+    often.p.insert(often.p.end(), other.p.begin(), other.p.end());
+    for (std::size_t d = 0; d < other.ids.size(); ++d) {
+      often.offsets.push_back(often.offsets.back() + other.offsets[d + 1] - other.offsets[d]);
+      often.ids.push_back(static_cast<std::int64_t>(often.ids.size()));
+    }
+  }
+  auto const rare = order_statistic_test(t.best(1), t.spans(), other.best(1), other.spans(), 1, 1, options);
+  auto const known = order_statistic_test(t.best(1), t.spans(), often.best(1), often.spans(), 1, 1, options);
+  CHECK(rare.expected[3] == doctest::Approx(known.expected[3]));
+  CHECK(width(rare) > 1.3 * width(known));
+  // Test and reference are resampled apart, also if they are the same documents.
+  CHECK(order_statistic_test(t.best(1), t.spans(), t.best(1), t.spans(), 1, 1, options).p_value == 1);
+  // A p-value on a grid point lies below it; a stretch that no document reaches is no infinite surprise.
+  std::vector<std::int64_t> const offsets{0, 1, 2, 3, 4}, ids{0, 1, 2, 3};
+  document_spans const four({offsets.data(), 5}, {ids.data(), 4});
+  CHECK(order_statistic_test(vector{0.5, 0.5, 0.1, 0.9}, 1, 1, four, {.grid = 2}).observed[0] == 0.75);
+  auto const middle = order_statistic_test(vector{0.3, 0.4, 0.6, 0.7}, 1, 1, four, {.grid = 16});
+  CHECK(std::isfinite(middle.statistic));
+  CHECK(middle.p_value > 0.05);
 }
 
 TEST_CASE("order_statistic: by popularity, with the null per expert") {
@@ -162,6 +194,8 @@ TEST_CASE("order_statistic: by popularity, with the null per expert") {
   CHECK(rows[0].count == 300);
   CHECK(rows[0].p_value > 0.02);
   CHECK(rows[1].p_adjusted < 0.05);
+  auto const adjusted = benjamini_yekutieli(vector{rows[0].p_value, rows[1].p_value, rows[2].p_value, rows[3].p_value});
+  for (std::size_t i = 0; i < 4; ++i) CHECK(rows[i].p_adjusted == adjusted[i]);
   CHECK(rows[1].mean < 0.3);
   CHECK(by_popularity(pooled, counts, test.spans(), {.replicates = 499})[0].p_adjusted < 0.05);  // the tautology
 }

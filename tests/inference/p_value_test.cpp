@@ -167,6 +167,12 @@ TEST_CASE("p_value: documents as units by hand") {
   CHECK(law.p_value(0) == 1);
   CHECK_THROWS_AS(r.law(1), argument_error);
   CHECK_THROWS_AS(r.law(-1), argument_error);
+  // Two experts: pooled, a document's mass 1 is spread over both; per expert each has its own.
+  std::vector<double> const two{5, 0, 5, 1, 5, 2, 1, 3, 2, 4};
+  matrix_view<double> const wide(two.data(), 5, 2);
+  CHECK(logit_reference(pooled_null, wide, documents).law(0).mass() == 2);
+  CHECK(logit_reference(pooled_null, wide, documents).law(0).p_value(4) == doctest::Approx((1 + 0.375 + 0.5) / 3));
+  CHECK(logit_reference(expert_null, wide, documents).law(1).p_value(3) == doctest::Approx((1 + 0.25 + 1) / 3));
   CHECK_THROWS_AS(logit_reference(pooled_null, matrix_view<double>(z.data(), 4, 1), documents), shape_error);
 }
 
@@ -187,6 +193,12 @@ TEST_CASE("p_value: not finite, constant and empty") {
   CHECK(!std::isnan(centred.p_values(t)(1, 0)));
   CHECK(std::isnan(studentised.p_values(t)(1, 0)));
   CHECK(std::isnan(centred.p_values(t)(2, 0)));
+  // A token of equal logits is at its mean, also where the mean rounds to another number.
+  std::vector<double> equal(14, 0.1);
+  std::fill(equal.begin() + 7, equal.end(), 0.3);
+  matrix_view<double> const flat(equal.data(), 2, 7);
+  auto const at_mean = logit_reference(centred_null, flat).p_values(flat);
+  for (double const p : at_mean) CHECK(p == 1);
   logit_reference const none(expert_null, matrix_view<double>(nullptr, 0, 2));
   CHECK(none.p_values(t)(1, 0) == 1);
   CHECK_THROWS_AS(raw.p_values(matrix_view<double>(test.data(), 2, 3)), shape_error);

@@ -158,6 +158,11 @@ TEST_CASE("layer_order: nothing to test, and what cannot be") {
   auto const flat = layer_order_test(matrix_view<double>(c.data(), 5, 5), quick(4, 99));
   CHECK(flat.mean == 0.5);
   for (auto const& lag : flat.lags) CHECK(std::isnan(lag.p_adjusted));
+  std::vector<double> const thirds(25, 0.3);  // their mean rounds to another number
+  for (auto const& lag : layer_order_test(matrix_view<double>(thirds.data(), 5, 5), quick(4, 99)).lags) {
+    CHECK(std::isnan(lag.z));
+    CHECK(std::isnan(lag.p_value));
+  }
   c[1] = quiet_nan;
   auto const broken = layer_order_test(matrix_view<double>(c.data(), 5, 5), quick(4, 99));
   for (auto const& lag : broken.lags) {

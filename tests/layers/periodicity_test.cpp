@@ -357,6 +357,16 @@ TEST_CASE("lag_intervals: by hand, threads, and what cannot be") {
   CHECK(std::isnan(none[0].lower));
   CHECK(std::isnan(none[0].upper));
   CHECK(lag_intervals(matrix_view<double>(x.data(), 1, 6), replicates).empty());
+  // The same layers as numbers 3 and 5 of the model: all that was at lag 1 is at lag 2.
+  auto const model = lag_intervals(profiles_, replicates, std::vector<int>{3, 5}, {.delta_max = 5}, 0.5);
+  REQUIRE(model.size() == 2);
+  CHECK(std::isnan(model[0].value));
+  CHECK(std::isnan(model[0].lower));
+  CHECK(model[1].value == e[0].value);
+  CHECK(model[1].lower == e[0].lower);
+  CHECK(model[1].upper == e[0].upper);
+  CHECK_THROWS_AS(lag_intervals(profiles_, replicates, std::vector<int>{3, 3}), argument_error);
+  CHECK_THROWS_AS(lag_intervals(profiles_, replicates, std::vector<int>{3}), shape_error);
   CHECK_THROWS_AS(lag_intervals(profiles_, matrix_view<double>(b.data(), 4, 5)), shape_error);
   CHECK_THROWS_AS(lag_intervals(profiles_, replicates, {.delta_max = 0}), argument_error);
   CHECK_THROWS_AS(lag_intervals(profiles_, replicates, {}, 1.0), argument_error);

@@ -26,6 +26,19 @@ TEST_CASE("rank: by hand") {
   CHECK(spearman(std::vector<int>{1, 2, 3}, std::vector<float>{9, 4, -6}) == doctest::Approx(-1));
 }
 
+TEST_CASE("rank: pearson does not lose values whose squares leave the range of double") {
+  std::vector<double> const x{1, 5, -2, 4, 0}, y{2, 3, -1, -4, 1};
+  double const r = pearson(x, y);
+  for (double const scale : {0x1p-900, 0x1p+900, 0x1p-1040, 0x1p+1018}) {
+    auto u = x, v = y;
+    for (double& e : u) e *= scale;
+    for (double& e : v) e *= -scale;
+    CHECK(pearson(u, v) == doctest::Approx(-r).epsilon(1e-15));
+    CHECK(pearson(u, y) == doctest::Approx(r).epsilon(1e-15));
+  }
+  CHECK(std::isnan(pearson(x, std::vector<double>{1, 2, std::numeric_limits<double>::infinity(), 4, 5})));
+}
+
 TEST_CASE("rank: constant, short and NaN vectors have no correlation") {
   std::vector<double> const tenths(7, 0.1), x{1, 2, 3, 4, 5, 6, 7};
   CHECK(std::isnan(pearson(tenths, x)));

@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 
 #include "support/containers.hpp"
+#include "support/golden.hpp"
 #include "support/laws.hpp"
 #include "support/routing_data.hpp"
 
@@ -38,6 +39,19 @@ TEST_CASE("gate: by hand") {
   CHECK(r.margin == doctest::Approx(0.125).epsilon(1e-14));
   CHECK(r.z_loss == doctest::Approx(9 * l * l).epsilon(1e-11));  // counted in units of 2^-36
   CHECK(r.tokens == 1);
+}
+
+TEST_CASE("gate: equals scipy") {
+  for (auto const& g : golden("gate", "gate")) {
+    std::vector<double> z;
+    for (auto const& row : g["logits"]) z.insert(z.end(), row.begin(), row.end());
+    auto const r = of<double>(g["experts"], g["top_k"], z).result();
+    CHECK(close(r.entropy_nats, g["entropy_nats"], 1e-13));
+    CHECK(close(r.top1_probability, g["top1_probability"], 1e-13));
+    CHECK(close(r.top_k_mass, g["top_k_mass"], 1e-13));
+    CHECK(close(r.margin, g["margin"], 1e-13));
+    CHECK(close(r.z_loss, g["z_loss"], 1e-10));
+  }
 }
 
 TEST_CASE("gate: laws") {

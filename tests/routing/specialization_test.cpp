@@ -9,6 +9,8 @@
 
 #include <doctest/doctest.h>
 
+#include "support/golden.hpp"
+
 using namespace moeroute;
 
 namespace {
@@ -108,6 +110,30 @@ TEST_CASE("specialization: shares, lifts and information by hand") {
   CHECK(l.effects.log_odds(0, 0) > 0);
   CHECK(l.effects.jensen_shannon(0, 1) == effects.jensen_shannon(0, 1));
   CHECK(l.effects.jensen_shannon_floor(0, 1) == effects.jensen_shannon_floor(0, 1));
+}
+
+TEST_CASE("specialization: equals scipy, scikit-learn and a jackknife written out") {
+  for (auto const& g : golden("gate", "specialization")) {
+    std::vector<std::uint64_t> counts;
+    for (auto const& row : g["counts"]) counts.insert(counts.end(), row.begin(), row.end());
+    auto const labels = g["labels"].get<std::vector<std::int32_t>>();
+    auto const documents = static_cast<index_t>(labels.size());
+    auto const r = specialization({{counts.data(), documents, static_cast<index_t>(counts.size()) / documents}}, labels,
+                                  g["blocks"].get<std::vector<std::int64_t>>(), g["label_count"], quick(50, 19));
+    auto const& l = r.layers[0];
+    for (std::size_t c = 0; c < l.share.shape()[0]; ++c) {
+      for (std::size_t e = 0; e < l.share.shape()[1]; ++e) {
+        CHECK(close(l.share(c, e), g["share"][c][e], 1e-14));
+        CHECK(close(l.lift(c, e), g["lift"][c][e], 1e-13));
+      }
+      CHECK(close(l.effective_experts[c].value, g["effective_experts"][c], 1e-12));
+    }
+    CHECK(close(l.information.nats, g["mutual_information_nats"], 1e-13));
+    for (std::size_t i = 0; i < r.differences.size(); ++i) {
+      CHECK(close(r.differences[i].value.value, g["differences"][i]["value"], 1e-12));
+      CHECK(close(r.differences[i].p_value, g["differences"][i]["p"], 1e-11));
+    }
+  }
 }
 
 TEST_CASE("specialization: a planted label is found, and only there") {

@@ -43,10 +43,11 @@ struct normal_law {
 
   static normal_law fit(std::vector<double> const& x) {
     double const n = static_cast<double>(x.size());
-    double mean = 0, squares = 0;
-    for (double const v : x) mean += v / n;
-    for (double const v : x) squares += (v - mean) * (v - mean);
-    return {mean, std::sqrt(squares / (n - 1))};
+    // About the first value, so that rounding gives a constant sample no spread.
+    double shift = 0, squares = 0;
+    for (double const v : x) shift += (v - x[0]) / n;
+    for (double const v : x) squares += (v - x[0] - shift) * (v - x[0] - shift);
+    return {x.empty() ? quiet_nan : x[0] + shift, std::sqrt(squares / (n - 1))};
   }
   double cdf(double x) const { return detail::normal_cdf((x - mean) / sd); }
   double survival(double x) const { return detail::normal_cdf((mean - x) / sd); }

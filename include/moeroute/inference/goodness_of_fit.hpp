@@ -196,7 +196,8 @@ test_result kolmogorov_smirnov_two_sample(X const& x, Y const& y) {
 /// P(A^2 >= a) for the Anderson-Darling statistic of n independent values with a continuous law that was fixed
 /// beforehand.
 ///
-/// Out    limit law to 1e-12 of itself at any size, then corrected for n to about 1e-4 of p from 1 to 1e-3.
+/// Out    limit law to 1e-12 of itself at any size, then corrected for n: p is off by 5e-4 at most for n >= 5, by 0.001,
+///        0.004 and 0.013 for n = 4, 3, 2, and by 6 % of itself at p = 1e-3 (17 % at n = 2). Exact for n = 1.
 /// Empty  1 for a <= 0, NaN for NaN.
 /// Cost   O(sqrt(a)).
 /// Throws argument_error if n < 1.
@@ -211,6 +212,10 @@ inline double anderson_darling_survival(index_t size, double a) {
   if (std::isnan(a)) return quiet_nan;
   if (a < 0.03) return 1;  // 1 - p is below 1e-16
   if (std::isinf(a)) return 0;
+  if (size == 1) {  // A^2 = -1 - ln u (1 - u) in closed form, which the correction misses by 0.04
+    double const x = std::min(1.0, 4 * std::exp(-1 - a));
+    return x / (1 + std::sqrt(1 - x));
+  }
   // pi^-1/2 sum of (-1)^(k+1) times the integral over |v| < 1 of exp(-a (w^2 - 1)/8) w / sqrt((w^2 - 1) cos(pi v/2)), w
   // = 4k + v.
   int const nodes = 32 + static_cast<int>(4 * std::sqrt(std::min(a, 1e6)));

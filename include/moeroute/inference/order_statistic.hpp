@@ -172,6 +172,7 @@ inline order_statistic_result compare_curves(order_statistic_curve const& observ
     variance += error[g];
     independent += binomial(g);
   }
+  if (variance == 0) return r;  // documents that all agree say nothing about how much documents differ
   r.statistic = 0;
   for (std::size_t g = 0; g < points; ++g) {
     error[g] = std::sqrt(std::max(error[g], independent > 0 ? binomial(g) * variance / independent : 0));
@@ -207,7 +208,7 @@ inline constexpr std::uint64_t purpose_order_reference = 0x6f72647265666572u;
 ///        1 tests one expert's
 ///        p-values for uniformity.
 /// Out    curves on a grid, envelope and p-value from resampled documents (studentised maximum over the grid).
-/// Empty  NaN for fewer than two documents with p-values.
+/// Empty  NaN for fewer than two documents with p-values, or where all documents have one curve.
 /// Cost   O(T G + B D G) time, O((D + B) G) memory.
 /// Bias   the Beta law is that of independent experts. Those of a token are not: logits are maps of one hidden vector,
 ///        so that a rejection may

@@ -218,7 +218,8 @@ class logit_reference {
     for (double& v : out) squares += (v - mean) * (v - mean);
     bool const studentised = null_.scale == logit_scale::studentised;
     double const sd = studentised ? std::sqrt(squares / (n - 1)) : 1.0;
-    for (double& v : out) v = std::isfinite(mean) && !(studentised && constant) ? (v - mean) / sd : quiet_nan;
+    for (double& v : out)
+      v = std::isfinite(mean) && !(studentised && constant) ? (constant ? 0 : (v - mean) / sd) : quiet_nan;
   }
 
   template <class T>

@@ -55,8 +55,15 @@ class order_sums {
     for (index_t i = 0; i < layers_; ++i)
       for (index_t j = i + 1; j < layers_; ++j) sum += at(i, j) = as_double(similarity(i, j));
     mean_ = sum / (0.5 * static_cast<double>(layers_ * (layers_ - 1)));
+    double scale = std::abs(mean_), most = 0;
     for (index_t i = 0; i < layers_; ++i)
-      for (index_t j = i + 1; j < layers_; ++j) at(j, i) = at(i, j) -= mean_;
+      for (index_t j = i + 1; j < layers_; ++j) {
+        scale = std::max(scale, std::abs(at(i, j)));
+        at(j, i) = at(i, j) -= mean_;
+        most = std::max(most, std::abs(at(i, j)));
+      }
+    // Equal similarities leave a residue of rounding, which no order should be judged by.
+    if (most <= 1e-14 * scale) std::fill(centred_.begin(), centred_.end(), 0.0);
   }
 
   double mean() const noexcept { return mean_; }

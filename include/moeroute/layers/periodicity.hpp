@@ -230,34 +230,19 @@ periodicity_result periodicity(Profiles const& profiles, Layers const& layers,
       unit, detail::layer_numbers(detail::vector_of(layers), unit.layers, "moeroute::periodicity"), options);
 }
 
-/// Intervals of the mean correlation at each lag, from replicates of the profiles with documents as units.
-///
-/// In     profiles [L,E]; replicates [B,L*E]: row b holds replicate b of the profiles, row by row, for instance
-///        replicate_totals of the counts of each document, or any other replicates [B,L,E]. Positions in the list of
-///        MoE layers count, not model layers.
-/// Out    per lag 1..min(delta_max, L-1) the mean r and its interval: the value minus the quantiles of (replicate -
-///        value), cut at -1 and 1, the basic bootstrap. Noise of variance s in a profile of variance 1 divides r by
-///        1 + s, and a replicate has it twice: r / (1 + 2s). Turning the quantiles round takes out most of the loss, so
-///        the interval is for the r of profiles without noise; the value may lie outside, below it.
-/// Empty  bounds NaN if no replicate has a defined r at that lag; such replicates are left out and counted.
-/// Cost   O(B L Δmax E) time over all threads, O(B Δmax) memory.
-/// Bias   with 20 documents 95 % intervals cover 85 to 95 %, with 60 at least 92 %. Percentiles of the replicates would
-///        nearly always lie below the true r.
-/// Throws shape_error if replicates do not have L*E columns; argument_error for options that lag_correlation refuses or
-///        a level outside (0, 1).
-/// Source Davison, Hinkley 1997, Bootstrap Methods and their Application, section 5.2; attenuation: Spearman 1904,
-///        doi:10.2307/1412159. Differs: as given.
-template <numeric_matrix Profiles, numeric_matrix Replicates>
-std::vector<replicate_estimate> lag_intervals(Profiles const& profiles, Replicates const& replicates,
-                                              lag_correlation_options const& options = {}, double level = 0.95) {
-  constexpr auto name = "moeroute::lag_intervals";
-  auto const unit = detail::checked_profiles(detail::matrix_of(profiles), options, name);
-  auto const rows = detail::matrix_of(replicates);
+namespace detail {
+
+template <class T, class R>
+std::vector<replicate_estimate> lag_intervals_of(matrix_view<T> profiles, matrix_view<R> rows,
+                                                 std::vector<index_t> const& number,
+                                                 lag_correlation_options const& options, double level,
+                                                 char const* name) {
+  auto const unit = checked_profiles(profiles, options, name);
   if (rows.cols() != unit.layers * unit.experts)
-    detail::raise<shape_error>(name, ": replicates have ", rows.cols(), " columns, profiles are [", unit.layers, ",",
-                               unit.experts, "]");
-  auto const means = [&](detail::unit_profiles const& u) {
-    auto const pairs = detail::lag_pairs_of(detail::layer_numbers(u.layers), u.defined, options.delta_max);
+    raise<shape_error>(name, ": replicates have ", rows.cols(), " columns, profiles are [", unit.layers, ",",
+                       unit.experts, "]");
+  auto const means = [&](unit_profiles const& u) {
+    auto const pairs = lag_pairs_of(number, u.defined, options.delta_max);
     std::vector<double> mean;
     for (index_t lag = 0; lag < pairs.lags(); ++lag) {
       double sum = 0;
@@ -271,9 +256,9 @@ std::vector<replicate_estimate> lag_intervals(Profiles const& profiles, Replicat
   std::vector<double> replicate(value.size() * static_cast<std::size_t>(rows.rows()));  // [lags][B]
   parallel_for(rows.rows(), options.threads, [&](index_t b) {
     std::vector<double> x;
-    for (index_t i = 0; i < rows.cols(); ++i) x.push_back(detail::as_double(rows(b, i)));
+    for (index_t i = 0; i < rows.cols(); ++i) x.push_back(as_double(rows(b, i)));
     auto const r =
-        means(detail::unit_profiles_of(matrix_view<double>(x.data(), unit.layers, unit.experts), options.method, name));
+        means(unit_profiles_of(matrix_view<double>(x.data(), unit.layers, unit.experts), options.method, name));
     for (std::size_t lag = 0; lag < r.size(); ++lag)
       replicate[lag * static_cast<std::size_t>(rows.rows()) + static_cast<std::size_t>(b)] = r[lag];
   });
@@ -288,6 +273,45 @@ std::vector<replicate_estimate> lag_intervals(Profiles const& profiles, Replicat
     intervals.push_back(e);
   }
   return intervals;
+}
+
+}  // namespace detail
+
+/// Intervals of the mean correlation at each lag, from replicates of the profiles with documents as units.
+///
+/// In     profiles [L,E]; replicates [B,L*E]: row b holds replicate b of the profiles, row by row, for instance
+///        replicate_totals of the counts of each document, or any other replicates [B,L,E]. Optionally layers [L] as for
+///        lag_correlation.
+/// Out    per lag of lag_correlation the mean r and its interval: the value minus the quantiles of (replicate -
+///        value), cut at -1 and 1, the basic bootstrap. Noise of variance s in a profile of variance 1 divides r by
+///        1 + s, and a replicate has it twice: r / (1 + 2s). Turning the quantiles round takes out most of the loss, so
+///        the interval is for the r of profiles without noise; the value may lie outside, below it.
+/// Empty  NaN for a lag without pairs; bounds NaN if no replicate has a defined r there; such replicates are left out
+///        and counted.
+/// Cost   O(B L Δmax E) time over all threads, O(B Δmax) memory.
+/// Bias   with 20 documents 95 % intervals cover 85 to 95 %, with 60 at least 92 %. Percentiles of the replicates would
+///        nearly always lie below the true r.
+/// Throws shape_error if replicates do not have L*E columns; argument_error for what lag_correlation refuses or a level
+///        outside (0, 1).
+/// Source Davison, Hinkley 1997, Bootstrap Methods and their Application, section 5.2; attenuation: Spearman 1904,
+///        doi:10.2307/1412159. Differs: as given.
+template <numeric_matrix Profiles, numeric_matrix Replicates>
+std::vector<replicate_estimate> lag_intervals(Profiles const& profiles, Replicates const& replicates,
+                                              lag_correlation_options const& options = {}, double level = 0.95) {
+  auto const view = detail::matrix_of(profiles);
+  return detail::lag_intervals_of(view, detail::matrix_of(replicates), detail::layer_numbers(view.rows()), options,
+                                  level, "moeroute::lag_intervals");
+}
+
+template <numeric_matrix Profiles, numeric_matrix Replicates, index_vector Layers>
+std::vector<replicate_estimate> lag_intervals(Profiles const& profiles, Replicates const& replicates,
+                                              Layers const& layers, lag_correlation_options const& options = {},
+                                              double level = 0.95) {
+  constexpr auto name = "moeroute::lag_intervals";
+  auto const view = detail::matrix_of(profiles);
+  return detail::lag_intervals_of(view, detail::matrix_of(replicates),
+                                  detail::layer_numbers(detail::vector_of(layers), view.rows(), name), options, level,
+                                  name);
 }
 
 }  // namespace moeroute

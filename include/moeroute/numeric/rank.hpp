@@ -60,9 +60,19 @@ double pearson(X const& x, Y const& y) {
     constant_b = constant_b && detail::as_double(b[i]) == detail::as_double(b[0]);
   }
   if (constant_a || constant_b) return quiet_nan;
+  // In units of powers of two, which round nothing: otherwise squares beyond 1e308 or below 1e-308 are lost.
+  double largest_a = 0, largest_b = 0;
+  for (index_t i = 0; i < a.size(); ++i) {
+    largest_a = std::max(largest_a, std::abs(detail::as_double(a[i]) - mean_a));
+    largest_b = std::max(largest_b, std::abs(detail::as_double(b[i]) - mean_b));
+  }
+  auto const unit_of = [](double largest) {
+    return largest > 0 && std::isfinite(largest) ? std::ldexp(1.0, -std::clamp(std::ilogb(largest), -1000, 1000)) : 1.0;
+  };
+  double const scale_a = unit_of(largest_a), scale_b = unit_of(largest_b);
   double aa = 0, bb = 0, ab = 0;
   for (index_t i = 0; i < a.size(); ++i) {
-    double const u = detail::as_double(a[i]) - mean_a, v = detail::as_double(b[i]) - mean_b;
+    double const u = (detail::as_double(a[i]) - mean_a) * scale_a, v = (detail::as_double(b[i]) - mean_b) * scale_b;
     aa += u * u;
     bb += v * v;
     ab += u * v;

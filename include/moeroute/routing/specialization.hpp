@@ -14,9 +14,8 @@
 #include <moeroute/numeric/contingency.hpp>
 #include <moeroute/numeric/entropy.hpp>
 #include <moeroute/routing/design_effect.hpp>
+#include <moeroute/routing/detail/group_jackknife.hpp>
 #include <moeroute/routing/label_effects.hpp>
-
-#include <boost/math/distributions/students_t.hpp>
 
 #if __has_include(<xtensor/containers/xtensor.hpp>)
 #include <xtensor/containers/xtensor.hpp>
@@ -329,10 +328,8 @@ inline specialization_result specialization(std::vector<matrix_view<std::uint64_
       auto const kept = pick(left_out, which);
       d.value = corrected(theta_mean[a] - theta_mean[b], replicates, kept);
       auto const j = jackknife(theta_mean[a] - theta_mean[b], kept);
-      if (kept.size() > 1 && j.standard_error > 0) {
-        boost::math::students_t const t(static_cast<double>(kept.size() - 1));
-        d.p_value = 2 * boost::math::cdf(boost::math::complement(t, std::abs(j.corrected) / j.standard_error));
-      }
+      if (kept.size() > 1 && j.standard_error > 0)
+        d.p_value = detail::student_two_sided(j.corrected / j.standard_error, static_cast<double>(kept.size() - 1));
       p_values.push_back(d.p_value);
       result.differences.push_back(d);
     }
