@@ -105,6 +105,9 @@ int main(int argc, char** argv) {
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--dtype", options.dtype, "auto (float32 on the CPU, as stored elsewhere), float32, float16 or bfloat16")
       ->capture_default_str();
+  app.add_option("--attention", options.attention,
+                 "auto (sdpa, or eager for a model with attention sinks), eager, sdpa or flash")
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (default: all processors)")->check(CLI::PositiveNumber);
   auto* resume = app.add_flag("--resume", options.resume, "Go on where an earlier run of the same command stopped");
   app.add_flag("--overwrite", options.overwrite, "Replace the trace in the folder")->excludes(resume);

@@ -18,12 +18,10 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
-#include <ATen/ops/bincount.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/layer_norm.h>
@@ -34,9 +32,7 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/sigmoid.h>
-#include <ATen/ops/silu.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sort.h>
@@ -47,6 +43,10 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 #include <torch/version.h>
+
+#include "attention.hpp"
+#include "experts.hpp"
+#include "next_token.hpp"
 
 namespace moeroute::capture {
 namespace {
@@ -89,7 +89,7 @@ struct linear_weights {
   }
 };
 
-// Gate, up and down of an expert, of a shared expert or of a dense layer.
+// Gate, up and down of a shared expert or of a dense layer.
 struct unit_weights {
   linear_weights gate, up, down;
 };
@@ -106,7 +106,7 @@ struct layer_weights {
   Tensor sinks;
   linear_weights router;
   Tensor selection_bias;  // float32
-  std::vector<unit_weights> experts;
+  expert_bank experts;
   unit_weights feed_forward;  // dense, or shared beside the experts
   linear_weights shared_gate;
   std::int64_t window = 0;
@@ -205,31 +205,6 @@ Tensor rotate(Tensor const& x, rotation_table const& by, bool neighbours) {
   return rest == 0 ? out : at::cat(std::vector<Tensor>{out, x.narrow(-1, d, rest)}, -1);
 }
 
-// Attention of [G, heads, n, d] where a query sees only `window` keys (0: all before it), with a logit per head that
-// takes part of the probability and gives nothing ("sink"). In blocks of queries, so that memory grows with n, not n^2.
-Tensor blocked_attention(Tensor const& q, Tensor const& k, Tensor const& v, double scale, std::int64_t window,
-                         Tensor const& sinks) {
-  constexpr std::int64_t block = 128;
-  auto const n = q.size(2);
-  std::vector<Tensor> parts;
-  for (std::int64_t begin = 0; begin < n; begin += block) {
-    auto const rows = std::min(block, n - begin), end = begin + rows;
-    auto const first = window == 0 ? std::int64_t{0} : std::max<std::int64_t>(0, begin - window + 1);
-    auto const keys = k.narrow(2, first, end - first);
-    auto logits = at::matmul(q.narrow(2, begin, rows), keys.transpose(2, 3)) * scale;
-    auto const options = at::TensorOptions().dtype(at::kLong).device(q.device());
-    auto const query = at::arange(begin, end, options).unsqueeze(1), key = at::arange(first, end, options);
-    auto hidden = key > query;
-    if (window != 0) hidden = hidden.logical_or(key <= query - window);
-    logits = logits.masked_fill(hidden, -std::numeric_limits<double>::infinity());
-    if (sinks.defined())
-      logits = at::cat(std::vector<Tensor>{logits, sinks.view({1, -1, 1, 1}).expand({q.size(0), -1, rows, 1})}, -1);
-    auto const p = at::softmax(logits, -1, at::kFloat).narrow(-1, 0, end - first).to(v.scalar_type());
-    parts.push_back(at::matmul(p, v.narrow(2, first, end - first)));
-  }
-  return at::cat(parts, 2);
-}
-
 template <class T>
 std::vector<T> to_vector(Tensor const& t, at::ScalarType type) {
   auto const host = t.to(at::kCPU, type).contiguous();
@@ -280,6 +255,24 @@ execution resolve_execution(std::string const& device, std::string const& type, 
   });
 }
 
+attention_kind resolve_attention(std::string const& word, model_spec const& spec, execution const& where) {
+  auto const refuse = [&](std::string const& why) { throw argument_error("--attention " + word + ": " + why); };
+  bool const sinks = !spec.kind->names.sinks.empty();
+  if (word == "auto") return sinks ? attention_kind::eager : attention_kind::sdpa;
+  if (word == "eager") return attention_kind::eager;
+  if (word != "sdpa" && word != "flash") refuse("expected auto, eager, sdpa or flash");
+  if (sinks)
+    refuse(std::string(spec.kind->model_type) + " has attention sinks, which only eager computes; use auto or eager");
+  if (word == "sdpa") return attention_kind::sdpa;
+  if (std::any_of(spec.windows.begin(), spec.windows.end(), [](auto window) { return window != 0; }))
+    refuse("the model has layers with a sliding window, which libtorch's flash kernel does not take; use auto or sdpa");
+  auto const width = std::max(spec.head_width, spec.value_width);
+  if (!guarded([&] { return require_flash(where.device, torch_type(where.type), width); }))
+    refuse("libtorch has no flash kernel on " + where.device + " for " + std::string(dtype_name(where.type)) +
+           " and heads of " + std::to_string(width) + "; use auto or sdpa");
+  return attention_kind::flash;
+}
+
 std::optional<std::pair<std::uint64_t, std::uint64_t>> device_memory(execution const& where) {
   c10::Device const device(where.device);
   if (device.is_cpu()) return std::nullopt;
@@ -300,12 +293,18 @@ std::vector<double> selection_bias(model_spec const& spec, checkpoint const& wei
   });
 }
 
+std::string_view attention_name(attention_kind kind) {
+  return kind == attention_kind::eager ? "eager" : kind == attention_kind::sdpa ? "sdpa" : "flash";
+}
+
 std::string torch_version() { return TORCH_VERSION; }
 
 struct model::state {
   model_spec spec;
   at::Device device{at::kCPU};
   at::ScalarType type = at::kFloat;
+  attention_kind way = attention_kind::sdpa;
+  gated_activation activation;
   Tensor embedding, frequencies, long_frequencies;
   norm_weights final_norm;
   linear_weights head;
@@ -315,7 +314,8 @@ struct model::state {
   bool tied = false;  // the head is the embedding
 
   state(model_spec const& s, checkpoint const& file, execution const& where)
-      : spec{s}, device{where.device}, type{torch_type(where.type)}, layers(static_cast<std::size_t>(s.layers)) {
+      : spec{s}, device{where.device}, type{torch_type(where.type)}, way{where.attention},
+        activation{s.kind->clamped_unit, s.unit_slope, s.unit_limit}, layers(static_cast<std::size_t>(s.layers)) {
     at::set_num_threads(where.threads);
     for (auto& t : expected_tensors(spec)) shapes.emplace(std::move(t.name), std::move(t.shape));
     auto const head_name = std::string(spec.kind->names.head) + ".weight";
@@ -420,8 +420,16 @@ struct model::state {
     if (file.has(in_one) || is_mxfp4(file, in_one) || n.expert_gate.empty()) {
       w.experts = fused(file, layer);
     } else {
-      for (expert = 0; expert < spec.router.experts; ++expert)
-        w.experts.push_back({linear(text(n.expert_gate)), linear(text(n.expert_up)), linear(text(n.expert_down))});
+      bool const in_place = is_mapped(file, tensor_name(text(n.expert_gate), layer, 0) + ".weight");
+      if (!in_place) w.experts = room();
+      for (expert = 0; expert < spec.router.experts; ++expert) {
+        auto const part = [&](std::string_view stem) { return get(text(stem) + ".weight"); };
+        auto const gate = part(n.expert_gate), up = part(n.expert_up), down = part(n.expert_down);
+        if (in_place)
+          w.experts.add(gate, up, down);
+        else
+          w.experts.copy(expert, gate, up, down);
+      }
     }
     return w;
   }
@@ -442,51 +450,51 @@ struct model::state {
 
   at::ScalarType router_type() const { return spec.kind->wide_router ? at::kFloat : type; }
 
+  // Whether tensor() refers to the file instead of copying.
+  bool is_mapped(checkpoint const& file, std::string const& name) const {
+    return device.is_cpu() && !(spec.stored.kind != quantization::none && is_quantized(file, name)) &&
+           torch_type(file.at(name, shapes.at(name)).type) == type;
+  }
+
+  expert_bank room() const {
+    return {spec.router.experts, spec.expert_width, spec.hidden, at::TensorOptions().dtype(type).device(device)};
+  }
+
   // The experts of a layer whose weights come in one tensor.
-  std::vector<unit_weights> fused(checkpoint const& file, std::int64_t layer) const {
+  expert_bank fused(checkpoint const& file, std::int64_t layer) const {
     auto const& n = spec.kind->names;
-    auto const experts_count = spec.router.experts, width = spec.expert_width, hidden = spec.hidden;
+    auto const count = spec.router.experts, width = spec.expert_width, hidden = spec.hidden;
     bool const rows = spec.kind->fused == fused_experts::rows;
     auto const get = [&](std::string_view pattern, std::vector<std::int64_t> const& shape) {
       return tensor(file, tensor_name(pattern, layer), shape);
     };
-    bool const packed = spec.stored.kind == quantization::mxfp4 && is_mxfp4(file, tensor_name(n.experts_gate_up, layer));
-    // Packed matrices stand row by row, as a linear map has them.
-    auto const unpack = [&](std::string_view pattern, std::int64_t e, std::int64_t out, std::int64_t in) {
-      auto values = dequantized_mxfp4(file, tensor_name(pattern, layer), e, experts_count, out, in);
-      return owned(values, {out, in}, type);
-    };
-    Tensor gate_up, down;
-    if (!packed) {
-      gate_up = get(n.experts_gate_up, rows ? std::vector{experts_count, 2 * width, hidden}
-                                                     : std::vector{experts_count, hidden, 2 * width});
-      down = get(n.experts_down, rows ? std::vector{experts_count, hidden, width}
-                                               : std::vector{experts_count, width, hidden});
-    }
-    Tensor gate_up_bias, down_bias;
-    if (spec.kind->expert_biases) {
-      gate_up_bias = get(n.experts_gate_up_bias, {experts_count, 2 * width});
-      down_bias = get(n.experts_down_bias, {experts_count, hidden});
-    }
-    std::vector<unit_weights> out;
-    for (std::int64_t e = 0; e < experts_count; ++e) {
-      unit_weights w;
-      if (rows) {
-        w = {{gate_up[e].narrow(0, 0, width), {}}, {gate_up[e].narrow(0, width, width), {}}, {down[e], {}}};
-      } else {
+    expert_bank out;
+    if (rows) {
+      out = {get(n.experts_gate_up, {count, 2 * width, hidden}), get(n.experts_down, {count, hidden, width})};
+    } else {
+      bool const packed = spec.stored.kind == quantization::mxfp4 && is_mxfp4(file, tensor_name(n.experts_gate_up, layer));
+      // Packed matrices stand row by row, as a linear map has them.
+      auto const unpack = [&](std::string_view pattern, std::int64_t e, std::int64_t height, std::int64_t in) {
+        auto values = dequantized_mxfp4(file, tensor_name(pattern, layer), e, count, height, in);
+        return owned(values, {height, in}, type);
+      };
+      Tensor gate_up, down;
+      if (!packed) {
+        gate_up = get(n.experts_gate_up, {count, hidden, 2 * width});
+        down = get(n.experts_down, {count, width, hidden});
+      }
+      out = room();
+      for (std::int64_t e = 0; e < count; ++e) {
         auto const both = packed ? unpack(n.experts_gate_up, e, 2 * width, hidden) : gate_up[e].t();
         auto const pairs = both.reshape({width, 2, hidden});
-        w = {{pairs.select(1, 0).contiguous(), {}},
-             {pairs.select(1, 1).contiguous(), {}},
-             {packed ? unpack(n.experts_down, e, hidden, width) : down[e].t(), {}}};
+        out.copy(e, pairs.select(1, 0), pairs.select(1, 1),
+                 packed ? unpack(n.experts_down, e, hidden, width) : down[e].t());
       }
-      if (gate_up_bias.defined()) {
-        auto const pairs = rows ? gate_up_bias[e].view({2, width}).t() : gate_up_bias[e].view({width, 2});
-        w.gate.bias = pairs.select(1, 0).contiguous();
-        w.up.bias = pairs.select(1, 1).contiguous();
-        w.down.bias = down_bias[e];
-      }
-      out.push_back(std::move(w));
+    }
+    if (spec.kind->expert_biases) {
+      auto const both = get(n.experts_gate_up_bias, {count, 2 * width});
+      out.set_biases(rows ? both : both.view({count, width, 2}).transpose(1, 2).reshape({count, 2 * width}),
+                     get(n.experts_down_bias, {count, hidden}));
     }
     return out;
   }
@@ -557,11 +565,7 @@ struct model::state {
             .expand({group.count, spec.kv_heads, spec.heads / spec.kv_heads, group.length, d})
             .reshape({group.count, spec.heads, group.length, d});
       };
-      bool const plain = !w.sinks.defined() && (w.window == 0 || w.window >= group.length);
-      auto const mixed = plain ? at::scaled_dot_product_attention(rectangle(q), rectangle(k), rectangle(v), {}, 0.0,
-                                                                  true, spec.attention_scale)
-                               : blocked_attention(rectangle(q), rectangle(k), rectangle(v), spec.attention_scale,
-                                                   w.window, w.sinks);
+      auto const mixed = attend(rectangle(q), rectangle(k), rectangle(v), {spec.attention_scale, w.window, w.sinks}, way);
       parts.push_back(mixed.transpose(1, 2).reshape({group.count * group.length, spec.heads * spec.value_width}));
     }
     return w.o(at::cat(parts).index_select(0, plan.back));
@@ -610,17 +614,14 @@ struct model::state {
   }
 
   Tensor gated_unit(unit_weights const& w, Tensor const& x) const {
-    auto const gate = w.gate(x), up = w.up(x);
-    if (!spec.kind->clamped_unit) return w.down(at::silu(gate) * up);
-    auto const g = at::clamp(gate, {}, spec.unit_limit), u = at::clamp(up, -spec.unit_limit, spec.unit_limit);
-    return w.down((u + 1) * g * at::sigmoid(spec.unit_slope * g));
+    return w.down(activation(w.gate(x), w.up(x)));
   }
 
   // What stands behind the second norm.
   Tensor feed_forward(layer_weights const& w, Tensor const& x, std::vector<routed>& record) const {
     if (w.experts.empty()) return gated_unit(w.feed_forward, x);
     record.push_back(route(w, x));
-    auto const mixed = experts(w, x, record.back().ids, record.back().weights);
+    auto const mixed = w.experts(x, record.back().ids, record.back().weights, activation, w.experts.best_for(x));
     if (!w.feed_forward.gate.weight.defined()) return mixed;
     auto const shared = gated_unit(w.feed_forward, x);
     return mixed + (w.shared_gate.weight.defined() ? at::sigmoid(w.shared_gate(x)) * shared : shared);
@@ -649,27 +650,6 @@ struct model::state {
       by = {at::where(mask, far.cos, by.cos), at::where(mask, far.sin, by.sin)};
     }
     return {by.cos.to(type).unsqueeze(1), by.sin.to(type).unsqueeze(1)};
-  }
-
-  // Tokens sorted by expert, one dense product per expert, and the results summed per token in a fixed order.
-  Tensor experts(layer_weights const& w, Tensor const& x, Tensor const& ids, Tensor const& weights) const {
-    auto const tokens = x.size(0), k = ids.size(1);
-    auto const flat = ids.reshape({-1});
-    auto const order = std::get<1>(at::sort(flat, true, 0, false));
-    auto const counts = to_vector<std::int64_t>(at::bincount(flat, {}, spec.router.experts), at::kLong);
-    auto const sorted = x.index_select(0, order.div(k, "floor"));
-    std::vector<Tensor> parts;
-    std::int64_t begin = 0;
-    for (std::size_t e = 0; e < counts.size(); ++e) {
-      if (counts[e] == 0) continue;
-      auto const& expert = w.experts[e];
-      auto const in = sorted.narrow(0, begin, counts[e]);
-      parts.push_back(gated_unit(expert, in));
-      begin += counts[e];
-    }
-    auto const outputs = at::cat(parts) * weights.reshape({-1, 1}).index_select(0, order);
-    auto const slots = at::empty_like(outputs).index_copy_(0, order, outputs).view({tokens, k, x.size(1)});
-    return slots.sum(1).to(type);
   }
 
   packed pack(std::span<std::int64_t const> offsets) const {
@@ -734,16 +714,16 @@ struct model::state {
     // Token t is predicted at t - 1; the last position of a document predicts nothing that is there, any id will do.
     std::vector<std::int64_t> next(ids.size(), 0);
     std::copy(ids.begin() + 1, ids.end(), next.begin());
-    auto const next_ids = at::tensor(next, at::TensorOptions().dtype(at::kLong)).to(device).unsqueeze(1);
+    auto const next_ids = at::tensor(next, at::TensorOptions().dtype(at::kLong)).to(device);
     auto const slice = head_rows(spec);
     std::vector<Tensor> logprob, predicted;
     for (std::int64_t begin = 0; begin < tokens; begin += slice) {
       auto const n = std::min(slice, tokens - begin);
       auto logits = head(x.narrow(0, begin, n)).to(at::kFloat);
       if (spec.logits_divisor != 1) logits = logits / spec.logits_divisor;
-      auto const chosen = logits.gather(1, next_ids.narrow(0, begin, n)).squeeze(1);
-      logprob.push_back(chosen - at::logsumexp(logits, {1}));
-      predicted.push_back(at::argmax(logits, 1));
+      auto const scored = score(logits, next_ids.narrow(0, begin, n));
+      logprob.push_back(scored.logprob);
+      predicted.push_back(scored.best);
     }
     auto const of_next = to_vector<float>(at::cat(logprob), at::kFloat);
     out.predicted = to_vector<std::int32_t>(at::cat(predicted), at::kInt);

@@ -202,7 +202,7 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
   if (options.inputs.ids_field.empty()) m.model["tokenizer_sha256"] = file_sha256(words_folder / "tokenizer.json");
   m.run = {{"device", where.device},
            {"dtype", dtype_name(where.type)},
-           {"attention", "scaled_dot_product"},
+           {"attention", attention_name(where.attention)},
            {"libtorch", torch_version()},
            {"threads", where.threads},
            {"batch_tokens", options.batch_tokens},
@@ -331,6 +331,12 @@ int processors(int asked) {
   return asked > 0 ? asked : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
+execution run_where(capture_options const& options, model_spec const& spec, dtype stored) {
+  auto where = resolve_execution(options.device, options.dtype, processors(options.threads), stored);
+  where.attention = resolve_attention(options.attention, spec, where);
+  return where;
+}
+
 bool has_inputs(capture_options const& options) {
   return !options.inputs.files.empty() || !options.inputs.texts.empty();
 }
@@ -399,7 +405,7 @@ int capture(capture_options const& options) {
     auto const stored = spec.stored_dtype == "bfloat16"  ? dtype::bf16
                         : spec.stored_dtype == "float16" ? dtype::f16
                                                          : dtype::f32;
-    auto const where = resolve_execution(options.device, options.dtype, processors(options.threads), stored);
+    auto const where = run_where(options, spec, stored);
     auto const plan = make_plan(options, spec, nullptr, where, inputs);
     std::fputs(plan.text().c_str(), stdout);
     if (auto const obstacle = plan.obstacle(); !obstacle.empty()) throw resource_error(options.model + ": " + obstacle);
@@ -409,7 +415,7 @@ int capture(capture_options const& options) {
   // What is packed is computed in bfloat16 unless the user asks for another type.
   auto const main = weights.main_type();
   auto const stored = main == dtype::f32 || main == dtype::bf16 || main == dtype::f16 ? main : dtype::bf16;
-  auto const where = resolve_execution(options.device, options.dtype, processors(options.threads), stored);
+  auto const where = run_where(options, spec, stored);
   auto const plan = make_plan(options, spec, &weights, where, inputs);
   if (options.plan_only || !options.quiet) std::fputs(plan.text().c_str(), options.plan_only ? stdout : stderr);
   if (inputs.truncated > 0)

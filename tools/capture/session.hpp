@@ -18,7 +18,7 @@ struct capture_options {
   std::string model_type;  ///< family instead of that of config.json; empty: as there
   input_options inputs;
   std::filesystem::path out;
-  std::string device = "auto", dtype = "auto";
+  std::string device = "auto", dtype = "auto", attention = "auto";
   int threads = 0;               ///< 0: all processors
   std::uint64_t max_tokens = 0;  ///< per document; 0: what the model allows
   std::uint64_t batch_tokens = 4096;
