@@ -153,7 +153,6 @@ def test_no_cuda(tiny, tmp_path):
      'a.jsonl:2: document id "d" was used before'),
     ("a.jsonl", b'{"text": "good", "n": 1e999}\n', 1, "a.jsonl:1: holds a number beyond all bounds"),
     ("a.jsonl", b'{"text": "\\ud800"}\n', 1, "a.jsonl:1: is not valid JSON"),
-    ("a.csv", b"a,b\n", 1, "a.csv:.csv: this kind of file is not built yet"),
     ("a.jsonl", b"\n\n", 2, "no documents"),
 ])
 def test_bad_texts(tiny, tmp_path, name, content, code, words):

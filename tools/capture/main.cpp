@@ -2,6 +2,7 @@
 #include <moeroute/core/error.hpp>
 #include <moeroute/core/version.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include "family.hpp"
 #include "http.hpp"
 #include "model.hpp"
+#include "plan.hpp"
 #include "session.hpp"
 
 namespace {
@@ -75,23 +77,29 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", std::string("moeroute-capture ") + moeroute::version);
   app.add_option("model", options.model, "Model folder, or owner/name[@revision] of the Hugging Face cache, else of the hub");
   app.add_option("texts", options.inputs.files,
-                 ".jsonl: one document a line; other files: one document each; -: JSON lines on standard input");
+                 ".jsonl: one document a line; .csv, .tsv: one a row; other files: one document each; -: JSON lines on "
+                 "standard input; any of them also packed with gzip");
+  app.add_option("--data", options.inputs.data,
+                 "KIND:FILE, where KIND is text, jsonl, csv, tsv, or a data set with its scoring: lambada, hellaswag, "
+                 "wikitext, gsm8k, math, aqua, humaneval, mgsm; FILE may be -; may be repeated")
+      ->take_all()
+      ->allow_extra_args(false);
   app.add_option("--model-type", options.model_type, "Family to run it as, instead of model_type in config.json");
   app.add_option("--tokenizer", options.tokenizer, "Folder of tokenizer.json, if it is not the model's");
   app.add_option("-o,--out", options.out, "Folder of the trace");
   app.add_option("--text", options.inputs.texts, "A text given here; may be repeated")
       ->take_all()
       ->allow_extra_args(false);
-  app.add_option("--text-field", options.inputs.text_field, "Field of a JSON line that holds the text")
+  app.add_option("--text-field", options.inputs.text_field, "Field of a JSON line, or column, that holds the text")
       ->capture_default_str();
   app.add_option("--token-ids", options.inputs.ids_field,
                  "Field of a JSON line that holds an array of token ids; no text and no tokenizer then");
-  app.add_option("--label-field", options.inputs.label_field, "Field of a JSON line that becomes the label \"label\"");
+  app.add_option("--label-field", options.inputs.label_field, "Field of a JSON line, or column, that becomes the label \"label\"");
   app.add_option("--label", labels, "key=value put on every document; may be repeated")
       ->take_all()
       ->allow_extra_args(false);
   app.add_flag("--lines", options.inputs.lines, "Every line of a text file is a document");
-  app.add_option("--max-docs", options.inputs.max_documents, "Stop after this many documents")
+  app.add_option("--max-docs", options.inputs.max_documents, "Take this many documents of every FILE; of a data set: examples")
       ->check(CLI::PositiveNumber);
   app.add_option("--max-tokens", options.max_tokens,
                  "Cut documents to this many tokens (default: what the model allows)")
@@ -137,10 +145,11 @@ int main(int argc, char** argv) {
     options.inputs.labels.emplace_back(label.substr(0, equals), label.substr(equals + 1));
   }
   if (options.model.empty()) return complain(2, "no model given; see moeroute-capture --help");
-  bool const texts = !options.inputs.files.empty() || !options.inputs.texts.empty();
+  bool const texts = !options.inputs.files.empty() || !options.inputs.data.empty() || !options.inputs.texts.empty();
   if (!texts && !options.plan_only) return complain(2, "no texts given; see moeroute-capture --help");
   if (options.out.empty() && !options.plan_only && !tokenize_only)
     return complain(2, "no folder for the trace given; use -o");
+  if (auto const memory = free_memory()) options.inputs.document_bytes = std::min(options.inputs.document_bytes, *memory / 4);
   install_signal_handlers();
   return guarded(options, tokenize_only);
 }

@@ -25,6 +25,7 @@
 #include "model.hpp"
 #include "plan.hpp"
 #include "progress.hpp"
+#include "scoring.hpp"
 #include "tokenizer.hpp"
 
 namespace moeroute::capture {
@@ -40,6 +41,8 @@ struct tokenized {
   std::string id, source;
   std::map<std::string, std::string> labels;
   std::vector<std::int32_t> ids;
+  std::optional<scored_part> scored;
+  std::size_t scored_from = 0;  // token
 };
 
 struct tokenized_inputs {
@@ -58,9 +61,9 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
     std::string const framed = std::to_string(text.size()) + ':' + text;
     hash.update(std::as_bytes(std::span<char const>(framed)));
   };
-  read_documents(options.inputs, [&](document&& d) {
-    tokenized t{std::move(d.id), std::move(d.source), std::move(d.labels),
-                options.inputs.ids_field.empty() ? words.encode(d.text) : std::move(d.ids)};
+  auto const memory = free_memory();
+  std::uint64_t kept = 0;
+  auto const add = [&](document const& d, tokenized&& t) {
     if (t.ids.empty()) {
       if (options.inputs.skip_empty) return;
       auto const colon = d.place.rfind(':');
@@ -90,9 +93,33 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
     add_text("");
     hash.update(std::as_bytes(std::span<std::int32_t const>(t.ids)));
     out.tokens += t.ids.size();
-    out.text_bytes += d.text.size() + t.id.size() + t.source.size();
-    for (auto const& [key, value] : t.labels) out.text_bytes += key.size() + value.size();
+    auto names = t.id.size() + t.source.size();
+    for (auto const& [key, value] : t.labels) names += key.size() + value.size();
+    out.text_bytes += names;
+    kept += sizeof(tokenized) + t.ids.size() * 4 + 2 * names;
+    if (memory && kept > *memory)
+      throw resource_error(d.place + ": the documents up to here need more memory than is free; use --max-docs");
     out.documents.push_back(std::move(t));
+  };
+  read_documents(options.inputs, [&](document&& d) {
+    out.text_bytes += d.text.size();
+    tokenized t{d.id, d.source, d.labels, {}, d.scored};
+    if (!d.scored) {
+      t.ids = options.inputs.ids_field.empty() ? words.encode(d.text) : std::move(d.ids);
+      return add(d, std::move(t));
+    }
+    bool beheaded = false;
+    auto pieces = scored_pieces(d, [&](std::string_view text) { return words.encode(text); },
+                                static_cast<std::size_t>(longest), beheaded);
+    out.truncated += beheaded ? 1 : 0;
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      auto piece = t;
+      if (pieces.size() > 1) piece.id += "/" + std::to_string(i);
+      if (i > 0) piece.scored->length = 0;
+      piece.ids = std::move(pieces[i].ids);
+      piece.scored_from = pieces[i].from;
+      add(d, std::move(piece));
+    }
   });
   out.sha256 = hash.hex();
   return out;
@@ -163,7 +190,7 @@ class output_folder {
   static bool is_ours(fs::path const& path) {
     auto name = path.filename().string();
     if (name.ends_with(".tmp")) name.resize(name.size() - 4);
-    return name == "manifest.json" || name == "manifest.partial.json" ||
+    return name == "manifest.json" || name == "manifest.partial.json" || name == "scores.json" ||
            (name.starts_with("shard-") && name.ends_with(".safetensors")) ||
            (name.starts_with("documents-") && name.ends_with(".jsonl"));
   }
@@ -338,7 +365,7 @@ execution run_where(capture_options const& options, model_spec const& spec, dtyp
 }
 
 bool has_inputs(capture_options const& options) {
-  return !options.inputs.files.empty() || !options.inputs.texts.empty();
+  return !options.inputs.files.empty() || !options.inputs.data.empty() || !options.inputs.texts.empty();
 }
 
 capture_plan make_plan(capture_options const& options, model_spec const& spec, checkpoint const* weights,
@@ -368,7 +395,37 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   return plan;
 }
 
-int finish(output_folder const& out, trace_manifest& manifest, capture_options const& options) {
+/// The score of every document of a data set with a preset, from the columns of a trace.
+std::vector<scored_document> read_scores(fs::path const& folder, trace_manifest const& manifest,
+                                         std::vector<tokenized> const& documents) {
+  std::vector<scored_document> out;
+  for (auto const& info : manifest.shards) {
+    safetensors_file const shard(folder / info.file);
+    auto const offsets = shard.vector<std::int64_t>("offsets"), numbers = shard.vector<std::int64_t>("document");
+    auto const ids = shard.vector<std::int32_t>("token_ids"), predicted = shard.vector<std::int32_t>("predicted");
+    auto const logprob = shard.vector<float>("logprob");
+    for (index_t i = 0; i < numbers.size(); ++i) {
+      auto const& d = documents.at(static_cast<std::size_t>(numbers[i]));
+      auto const first = static_cast<std::size_t>(offsets[i]), n = d.ids.size();
+      if (first + n > static_cast<std::size_t>(std::min({ids.size(), predicted.size(), logprob.size()})))
+        throw format_error(shard.path(), "offsets", "do not fit the other columns");
+      if (d.scored)
+        out.push_back({numbers[i], &*d.scored,
+                       score_of({ids.data() + first, n}, {logprob.data() + first, n}, {predicted.data() + first, n},
+                                d.scored_from)});
+    }
+  }
+  return out;
+}
+
+int finish(output_folder const& out, tokenized_inputs const& inputs, trace_manifest& manifest,
+           capture_options const& options) {
+  std::vector<std::string> score_lines;
+  if (std::any_of(inputs.documents.begin(), inputs.documents.end(), [](auto const& d) { return d.scored.has_value(); })) {
+    auto const scores = report_scores(sources_of(options.inputs), read_scores(out.path(), manifest, inputs.documents));
+    write_file(out.path() / "scores.json", scores.json.dump(1) + "\n");
+    score_lines = scores.lines;
+  }
   manifest.complete = true;
   write_trace_manifest(out.path(), manifest);
   fs::remove(out.partial());
@@ -379,6 +436,8 @@ int finish(output_folder const& out, trace_manifest& manifest, capture_options c
     std::fprintf(stderr, "%s: %llu documents, %llu tokens, %zu shards\n", out.path().c_str(),
                  static_cast<unsigned long long>(manifest.documents), static_cast<unsigned long long>(manifest.tokens),
                  manifest.shards.size());
+  for (auto const& line : score_lines)
+    if (!options.quiet) std::puts(line.c_str());
   return 0;
 }
 
@@ -469,7 +528,7 @@ int capture(capture_options const& options) {
     save();
   }
   bar.clear();
-  return finish(out, manifest, options);
+  return finish(out, inputs, manifest, options);
 }
 
 int tokenize(capture_options const& options) {
