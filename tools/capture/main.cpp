@@ -117,8 +117,15 @@ int main(int argc, char** argv) {
                  "auto (sdpa, or eager for a model with attention sinks), eager, sdpa or flash")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (default: all processors)")->check(CLI::PositiveNumber);
+  app.add_option("--keep", options.keep,
+                 "logits: everything; topk: no logits, only experts and weights; counts: no tokens, only the sums that "
+                 "analyze makes of them")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"logits", "topk", "counts"}));
+  std::string part;
+  auto* shard = app.add_option("--shard", part, "i/n: write part i of n into the folder; the last part makes it a trace");
   auto* resume = app.add_flag("--resume", options.resume, "Go on where an earlier run of the same command stopped");
-  app.add_flag("--overwrite", options.overwrite, "Replace the trace in the folder")->excludes(resume);
+  app.add_flag("--overwrite", options.overwrite, "Replace the trace in the folder")->excludes(resume)->excludes(shard);
   app.add_flag("--offline", options.offline, "Fetch nothing; also HF_HUB_OFFLINE=1");
   app.add_flag("--skip-empty", options.inputs.skip_empty, "Leave empty documents out");
   app.add_flag("--replace-invalid-utf8", options.inputs.replace_invalid_utf8,
@@ -143,6 +150,13 @@ int main(int argc, char** argv) {
     auto const equals = label.find('=');
     if (equals == 0 || equals == std::string::npos) return complain(2, "--label " + label + ": expected key=value");
     options.inputs.labels.emplace_back(label.substr(0, equals), label.substr(equals + 1));
+  }
+  if (!part.empty()) {
+    try {
+      options.part = parse_part(part);
+    } catch (moeroute::argument_error const& e) {
+      return complain(2, e.what());
+    }
   }
   if (options.model.empty()) return complain(2, "no model given; see moeroute-capture --help");
   bool const texts = !options.inputs.files.empty() || !options.inputs.data.empty() || !options.inputs.texts.empty();

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <fcntl.h>
+#include <optional>
+#include <set>
 #include <span>
 #include <string_view>
 #include <sys/file.h>
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "checkpoint.hpp"
+#include "counting.hpp"
 #include "family.hpp"
 #include "hub.hpp"
 #include "json_view.hpp"
@@ -144,10 +147,10 @@ std::vector<range> cut(std::vector<tokenized> const& documents, range whole, std
   return out;
 }
 
-/// The folder of a trace that is being written. One process at a time.
+/// The folder of a trace that is being written, by one process or by one for each part.
 class output_folder {
  public:
-  output_folder(fs::path folder, bool resume, bool overwrite) : folder_{std::move(folder)} {
+  output_folder(fs::path folder, capture_part part, bool resume, bool overwrite) : folder_{std::move(folder)}, part_{part} {
     std::error_code error;
     if (fs::exists(folder_) && !fs::is_directory(folder_))
       throw io_error(folder_.string(), "cannot write a trace", ENOTDIR);
@@ -156,9 +159,11 @@ class output_folder {
     lock_ = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (lock_ < 0) throw io_error(folder_.string(), "cannot open", errno);
     try {
-      if (::flock(lock_, LOCK_EX | LOCK_NB) != 0)
+      // Parts share the folder; each of them is locked by itself.
+      if (::flock(lock_, (part_.alone() ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0)
         throw io_error(folder_.string(), "another capture is writing here", errno);
       inspect(resume, overwrite);
+      if (!part_.alone()) part_lock_.emplace(folder_ / ("part-" + part_.name() + ".lock"), false, "another capture is writing this part");
     } catch (...) {
       ::close(lock_);
       throw;
@@ -169,47 +174,66 @@ class output_folder {
   ~output_folder() { ::close(lock_); }
 
   fs::path const& path() const { return folder_; }
-  fs::path partial() const { return folder_ / "manifest.partial.json"; }
+  capture_part const& part() const { return part_; }
+  fs::path partial() const { return folder_ / part_.manifest(); }
   bool finished() const { return fs::exists(folder_ / "manifest.json"); }
 
-  /// Removes what earlier captures left, but for these shards; the manifest first, so that no half of a trace reads as
-  /// whole.
-  void clear(std::vector<trace_shard_info> const& keep) const {
-    fs::remove(folder_ / "manifest.json");
-    std::vector<fs::path> unwanted;
-    for (auto const& entry : fs::directory_iterator(folder_)) {
-      auto const name = entry.path().filename();
-      bool const kept = std::any_of(keep.begin(), keep.end(),
-                                    [&](auto const& s) { return name == s.file || name == s.documents_file; });
-      if (is_ours(name) && !kept && (keep.empty() || entry.path() != partial())) unwanted.push_back(entry.path());
-    }
-    for (auto const& path : unwanted) fs::remove(path);
+  /// Removes what earlier captures left, of this part if there are others, but for what `keep` names; the manifest first,
+  /// so that no half of a trace reads as whole.
+  void clear(trace_manifest const& keep) const {
+    if (part_.alone()) fs::remove(folder_ / "manifest.json");
+    bool const fresh = keep.shards.empty() && !keep.counts;
+    remove_if([&](std::string const& name) {
+      if (std::any_of(keep.shards.begin(), keep.shards.end(), [&](auto const& s) { return name == s.file || name == s.documents_file; }) ||
+          (keep.counts && name == keep.counts->file))
+        return false;
+      if (part_.alone()) return is_trace_file(name) && (fresh || name != part_.manifest());
+      auto const shard = shard_number(name);
+      return (shard != std::string::npos && part_.has(shard)) || part_.is_counts(name) || name == part_.manifest() + ".tmp";
+    });
+  }
+  /// Removes what only an unfinished trace has.
+  void clear_unfinished() const {
+    remove_if([](std::string const& name) {
+      return name.starts_with("manifest.part") || name.starts_with("counts-part") || name.ends_with(".lock") || name.ends_with(".tmp");
+    });
   }
 
  private:
-  static bool is_ours(fs::path const& path) {
-    auto name = path.filename().string();
-    if (name.ends_with(".tmp")) name.resize(name.size() - 4);
-    return name == "manifest.json" || name == "manifest.partial.json" || name == "scores.json" ||
-           (name.starts_with("shard-") && name.ends_with(".safetensors")) ||
-           (name.starts_with("documents-") && name.ends_with(".jsonl"));
+  template <class Condition>
+  void remove_if(Condition const& unwanted) const {
+    std::vector<fs::path> found;
+    for (auto const& entry : fs::directory_iterator(folder_))
+      if (unwanted(entry.path().filename().string())) found.push_back(entry.path());
+    for (auto const& path : found) fs::remove(path);
   }
 
   void inspect(bool resume, bool overwrite) const {
     bool any = false;
     for (auto const& entry : fs::directory_iterator(folder_)) {
+      auto const name = entry.path().filename().string();
+      bool const of_parts = name.starts_with("manifest.part-") && name.ends_with(".json");
+      auto const refuse = [&](std::string const& what) { throw usage_error(folder_.string() + ": " + what); };
       any = true;
-      if ((resume || overwrite) && !is_ours(entry.path()))
-        throw usage_error(folder_.string() + ": holds " + entry.path().filename().string() +
-                          ", which is no part of a trace; choose another folder");
+      if ((resume || overwrite || !part_.alone()) && !is_trace_file(name))
+        refuse("holds " + name + ", which is no part of a trace; choose another folder");
+      if (part_.alone() && of_parts && resume) refuse("is written in parts; use --shard");
+      if (part_.alone()) continue;
+      if (name == "manifest.partial.json") refuse("holds an unfinished trace without parts; finish it without --shard");
+      if (of_parts && !name.ends_with("-of-" + std::to_string(part_.count) + ".json"))
+        refuse("was begun in another number of parts (" + name + ")");
+      if (!resume && (name == part_.manifest() || name == "manifest.json"))
+        refuse("holds " + name + "; use --resume to finish a trace, or another folder");
     }
-    if (any && !resume && !overwrite)
+    if (part_.alone() && any && !resume && !overwrite)
       throw usage_error(folder_.string() +
                         ": is not empty; use --resume to finish a trace, --overwrite to replace it, or another folder");
   }
 
   fs::path folder_;
+  capture_part part_;
   int lock_ = -1;
+  std::optional<lock_file> part_lock_;
 };
 
 std::string file_sha256(fs::path const& path) { return sha256_hex(mapped_file(path).bytes()); }
@@ -236,9 +260,11 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
            {"shard_tokens", options.shard_tokens},
            {"inputs_sha256", inputs.sha256},
            {"documents_truncated", inputs.truncated},
+           {"keep", options.keep},
            {"nonfinite",
             {{"router_logits", std::vector<std::uint64_t>(spec.moe_layers().size())}, {"next_token", 0}}}};
   m.tensors = {{"logits", dtype_name(logits_type(spec, where.type))}, {"weights", "F32"}, {"ids", "I16"}};
+  if (options.keep == "topk") m.tensors.erase("logits");
   for (auto const l : spec.moe_layers()) {
     m.layers.push_back({l, spec.router});
     m.layers.back().router.selection_bias = selection_bias(spec, weights, l);
@@ -246,7 +272,7 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
   return m;
 }
 
-/// The manifest of an unfinished trace, if it belongs to this very capture. Throws otherwise.
+/// The manifest of an unfinished trace, or of a part of it, if it belongs to this very capture. Throws otherwise.
 trace_manifest resumed(output_folder const& out, fs::path const& file, trace_manifest const& fresh) {
   auto m = manifest_from_json(detail::parse_json(read_text(file), file.string()), file.string());
   auto const compare = [&](char const* section, nlohmann::ordered_json const& was, nlohmann::ordered_json const& is) {
@@ -260,6 +286,14 @@ trace_manifest resumed(output_folder const& out, fs::path const& file, trace_man
   compare("model", m.model, fresh.model);
   compare("run", m.run, fresh.run);
   compare("tensors", m.tensors, fresh.tensors);
+  // Another part that is still at work replaces its files.
+  if (file != out.partial() && !m.complete) return m;
+  if (m.counts.has_value() && m.shards.empty()) {
+    std::error_code error;
+    if (auto const found = fs::file_size(out.path() / m.counts->file, error); error || found != m.counts->bytes)
+      throw format_error((out.path() / m.counts->file).string(), std::uint64_t{0},
+                         "is not what " + file.filename().string() + " says of it; use --overwrite");
+  }
   for (auto const& s : m.shards)
     for (auto const& [name, bytes] : {std::pair(s.file, s.bytes), std::pair(s.documents_file, s.documents_bytes)}) {
       std::error_code error;
@@ -273,8 +307,8 @@ trace_manifest resumed(output_folder const& out, fs::path const& file, trace_man
 /// One shard's worth of output, batch by batch.
 class shard_builder {
  public:
-  shard_builder(model_spec const& spec, dtype type)
-      : spec_{spec}, type_{logits_type(spec, type)}, numbers_(spec.moe_layers()), layers_(numbers_.size()) {}
+  shard_builder(model_spec const& spec, dtype type, bool has_logits)
+      : spec_{spec}, type_{logits_type(spec, type)}, has_logits_{has_logits}, numbers_(spec.moe_layers()), layers_(numbers_.size()) {}
 
   void add(std::vector<tokenized> const& documents, range batch, batch_output const& result) {
     for (auto d = batch.first; d < batch.second; ++d) {
@@ -289,7 +323,7 @@ class shard_builder {
     columns_.phase.resize(columns_.token_ids.size(), 0);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       auto const& from = result.layers[l];
-      layers_[l].logits.insert(layers_[l].logits.end(), from.logits.begin(), from.logits.end());
+      if (has_logits_) layers_[l].logits.insert(layers_[l].logits.end(), from.logits.begin(), from.logits.end());
       layers_[l].ids.insert(layers_[l].ids.end(), from.ids.begin(), from.ids.end());
       layers_[l].weights.insert(layers_[l].weights.end(), from.weights.begin(), from.weights.end());
       layers_[l].nonfinite += from.nonfinite;
@@ -297,19 +331,10 @@ class shard_builder {
     nonfinite_ += result.nonfinite;
   }
 
-  /// Writes the shard and adds it to the manifest.
-  void write(fs::path const& folder, std::vector<tokenized> const& documents, tokenizer const& words,
+  /// Writes shard `index` and adds it to the manifest.
+  void write(fs::path const& folder, std::size_t index, std::vector<tokenized> const& documents, tokenizer const& words,
              trace_manifest& manifest) {
-    auto const tokens = static_cast<index_t>(columns_.token_ids.size());
-    columns_.offsets.push_back(tokens);
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      auto const& layer = layers_[l];
-      columns_.layers.push_back(
-          {numbers_[l],
-           {"", type_, {tokens, spec_.router.experts}, layer.logits},
-           make_tensor("", {tokens, spec_.router.top_k}, std::span<std::int16_t const>(layer.ids)),
-           make_tensor("", {tokens, spec_.router.top_k}, std::span<float const>(layer.weights))});
-    }
+    close();
     std::vector<trace_document> lines;
     for (std::size_t i = 0; i < columns_.document.size(); ++i) {
       auto const d = columns_.document[i];
@@ -318,14 +343,26 @@ class shard_builder {
       for (auto const id : from.ids) line.pieces.push_back(words.piece(id));
       lines.push_back(std::move(line));
     }
-    auto const info = write_trace_shard(folder, manifest.shards.size(), columns_, lines);
-    manifest.documents += info.documents;
-    manifest.tokens += info.tokens;
-    manifest.shards.push_back(info);
-    auto& counts = manifest.run["nonfinite"];
-    for (std::size_t l = 0; l < layers_.size(); ++l)
-      counts["router_logits"][l] = counts["router_logits"][l].get<std::uint64_t>() + layers_[l].nonfinite;
-    counts["next_token"] = counts["next_token"].get<std::uint64_t>() + nonfinite_;
+    manifest.shards.push_back(write_trace_shard(folder, index, columns_, lines));
+    add_totals(manifest);
+  }
+
+  /// Counts the shard instead.
+  void count(std::vector<tokenized> const& documents, cli::trace_counts& counts, int threads, trace_manifest& manifest) {
+    close();
+    std::vector<double> losses;
+    for (std::size_t i = 0; i < columns_.document.size(); ++i) {
+      losses.push_back(loss(i));
+      auto const d = static_cast<std::size_t>(columns_.document[i]);
+      if (!documents[d].scored) continue;
+      auto const first = static_cast<std::size_t>(columns_.offsets[i]), n = documents[d].ids.size();
+      auto const score = score_of({&columns_.token_ids[first], n}, {&columns_.logprob[first], n},
+                                  {&columns_.predicted[first], n}, documents[d].scored_from);
+      counts.score_nats[d] = score.nats;
+      counts.score_greedy[d] = score.greedy ? 1 : 0;
+    }
+    add_shard(counts, manifest.layers, columns_, losses, threads);
+    add_totals(manifest);
   }
 
  private:
@@ -338,8 +375,31 @@ class shard_builder {
     return end - begin > 1 ? sum / static_cast<double>(end - begin - 1) : std::numeric_limits<double>::quiet_NaN();
   }
 
+  void close() {
+    auto const tokens = static_cast<index_t>(columns_.token_ids.size());
+    columns_.offsets.push_back(tokens);
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      auto const& layer = layers_[l];
+      columns_.layers.push_back(
+          {numbers_[l],
+           has_logits_ ? tensor_data{"", type_, {tokens, spec_.router.experts}, layer.logits} : tensor_data{},
+           make_tensor("", {tokens, spec_.router.top_k}, std::span<std::int16_t const>(layer.ids)),
+           make_tensor("", {tokens, spec_.router.top_k}, std::span<float const>(layer.weights))});
+    }
+  }
+
+  void add_totals(trace_manifest& manifest) const {
+    manifest.documents += columns_.document.size();
+    manifest.tokens += columns_.token_ids.size();
+    auto& counts = manifest.run["nonfinite"];
+    for (std::size_t l = 0; l < layers_.size(); ++l)
+      counts["router_logits"][l] = counts["router_logits"][l].get<std::uint64_t>() + layers_[l].nonfinite;
+    counts["next_token"] = counts["next_token"].get<std::uint64_t>() + nonfinite_;
+  }
+
   model_spec const& spec_;
   dtype type_;
+  bool has_logits_;
   std::vector<std::int64_t> numbers_;  // of the layers with experts
   trace_shard_data columns_;
   std::vector<layer_output> layers_;
@@ -384,11 +444,21 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   plan.batch_tokens =
       std::max(longest, inputs.tokens == 0 ? options.batch_tokens : std::min(options.batch_tokens, inputs.tokens));
   plan.activations = activation_bytes(spec, where.type, plan.batch_tokens);
-  auto const per_token = trace_bytes_per_token(spec, where.type);
+  auto per_token = trace_bytes_per_token(spec, where.type);
+  if (options.keep == "topk")
+    per_token -= spec.moe_layers().size() * static_cast<std::uint64_t>(spec.router.experts) * dtype_bytes(logits_type(spec, where.type));
   // Pieces repeat the text with quotes and commas; then ids, labels and field names.
   auto const lines = inputs.text_bytes * 3 / 2 + inputs.tokens * 4 + plan.documents * 160;
   plan.trace = inputs.tokens * per_token + lines + (1u << 20);
   plan.shard = std::min(inputs.tokens, std::max(longest, options.shard_tokens)) * per_token + inputs.text_bytes;
+  if (options.keep == "counts") {
+    std::set<std::string> labels;
+    for (auto const& d : inputs.documents) labels.insert(d.labels.contains("label") ? d.labels.at("label") : "");
+    std::vector<trace_layer_info> const layers(spec.moe_layers().size(), {0, spec.router});
+    auto const state = counts_bytes(layers, inputs.documents.size(), labels.size());
+    plan.trace = 3 * state + (1u << 20);  // the one before and the one being written
+    plan.shard += 3 * state;              // with what is being read or written
+  }
   plan.memory = free_memory();
   if (auto const device = device_memory(where)) plan.device_memory = device->first;
   if (!options.out.empty()) plan.disk = free_disk(options.out);
@@ -399,6 +469,14 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
 std::vector<scored_document> read_scores(fs::path const& folder, trace_manifest const& manifest,
                                          std::vector<tokenized> const& documents) {
   std::vector<scored_document> out;
+  if (manifest.counts) {
+    auto const counts = cli::read_counts(folder, *manifest.counts, manifest.layers);
+    for (std::size_t d = 0; d < documents.size(); ++d)
+      if (auto const& t = documents[d]; t.scored)
+        out.push_back({static_cast<std::int64_t>(d), &*t.scored,
+                       {counts.score_nats.at(d), t.ids.size() - std::min(t.ids.size(), t.scored_from), counts.score_greedy.at(d) != 0}});
+    return out;
+  }
   for (auto const& info : manifest.shards) {
     safetensors_file const shard(folder / info.file);
     auto const offsets = shard.vector<std::int64_t>("offsets"), numbers = shard.vector<std::int64_t>("document");
@@ -418,17 +496,99 @@ std::vector<scored_document> read_scores(fs::path const& folder, trace_manifest 
   return out;
 }
 
-int finish(output_folder const& out, tokenized_inputs const& inputs, trace_manifest& manifest,
-           capture_options const& options) {
+bool is_scored(tokenized_inputs const& inputs) {
+  return std::any_of(inputs.documents.begin(), inputs.documents.end(), [](auto const& d) { return d.scored.has_value(); });
+}
+
+cli::trace_counts no_counts(tokenized_inputs const& inputs, trace_manifest const& manifest) {
+  std::vector<cli::document_entry> entries;
+  for (auto const& d : inputs.documents) {
+    auto const label = [&](char const* key) { return d.labels.contains(key) ? d.labels.at(key) : std::string(); };
+    entries.push_back({static_cast<std::int64_t>(entries.size()), label("label"), label("passage"), d.ids.size(), 0, quiet_nan});
+  }
+  return empty_counts(std::move(entries), manifest.layers, is_scored(inputs));
+}
+
+/// Shards that `manifest`, of a process or of all, has.
+std::size_t shards_in(trace_manifest const& m) {
+  return m.counts ? static_cast<std::size_t>(m.counts->parts) : m.shards.size();
+}
+
+/// The manifest of the whole out of those of its parts.
+trace_manifest joined(output_folder const& out, tokenized_inputs const& inputs, trace_manifest const& fresh,
+                      std::vector<trace_manifest> const& parts, std::size_t shards) {
+  auto m = fresh;
+  auto& total = m.run["nonfinite"];
+  std::size_t found = 0;
+  for (auto const& part : parts) {
+    found += shards_in(part);
+    m.documents += part.documents;
+    m.tokens += part.tokens;
+    auto const& nonfinite = part.run["nonfinite"];
+    total["next_token"] = total["next_token"].get<std::uint64_t>() + nonfinite["next_token"].get<std::uint64_t>();
+    for (std::size_t l = 0; l < total["router_logits"].size(); ++l)
+      total["router_logits"][l] = total["router_logits"][l].get<std::uint64_t>() + nonfinite["router_logits"].at(l).get<std::uint64_t>();
+  }
+  if (found != shards || m.documents != inputs.documents.size())
+    throw format_error(out.path().string(), "shards", "of the parts are not those that the texts give; start again in another folder");
+  if (m.run["keep"] == "counts") {
+    auto counts = no_counts(inputs, fresh);
+    for (auto const& part : parts)
+      if (part.counts) merge(counts, cli::read_counts(out.path(), *part.counts, fresh.layers));
+    m.counts = write_counts(out.path(), "counts.safetensors", counts);
+  } else {
+    for (std::size_t s = 0; s < shards; ++s) m.shards.push_back(parts[s % parts.size()].shards.at(s / parts.size()));
+  }
+  m.complete = true;
+  return m;
+}
+
+/// The manifests of all parts; that of one which has not begun is empty. Throws if one belongs to another capture.
+std::vector<trace_manifest> read_parts(output_folder const& out, trace_manifest const& fresh) {
+  std::vector<trace_manifest> parts;
+  for (std::size_t i = 0; i < out.part().count; ++i) {
+    auto const file = out.path() / capture_part{i, out.part().count}.manifest();
+    parts.push_back(fs::exists(file) ? resumed(out, file, fresh) : trace_manifest());
+  }
+  return parts;
+}
+
+/// This process has written its shards: completes the trace unless other parts are missing.
+int finish(output_folder const& out, tokenized_inputs const& inputs, trace_manifest const& fresh, trace_manifest mine,
+           std::size_t shards, capture_options const& options) {
+  std::vector<trace_manifest> parts;
+  std::optional<lock_file> joining;
+  auto const& part = out.part();
+  if (part.alone()) {
+    parts.push_back(std::move(mine));
+  } else {
+    mine.complete = true;
+    write_file(out.partial(), to_json(mine).dump(2) + "\n");
+    // Every part says that it is complete before it waits here, so the last one finds all complete.
+    joining.emplace(out.path() / "join.lock", true);
+    std::string missing;
+    if (out.finished()) {
+      out.clear_unfinished();
+      return 0;
+    }
+    parts = read_parts(out, fresh);
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      if (!parts[i].complete) missing += (missing.empty() ? "" : ", ") + std::to_string(i + 1);
+    if (!missing.empty()) {
+      if (!options.quiet)
+        std::fprintf(stderr, "%s: part %s is complete; the trace will be when these are: %s\n", out.path().c_str(), part.name().c_str(), missing.c_str());
+      return 0;
+    }
+  }
+  auto const manifest = joined(out, inputs, fresh, parts, shards);
   std::vector<std::string> score_lines;
-  if (std::any_of(inputs.documents.begin(), inputs.documents.end(), [](auto const& d) { return d.scored.has_value(); })) {
+  if (is_scored(inputs)) {
     auto const scores = report_scores(sources_of(options.inputs), read_scores(out.path(), manifest, inputs.documents));
     write_file(out.path() / "scores.json", scores.json.dump(1) + "\n");
     score_lines = scores.lines;
   }
-  manifest.complete = true;
   write_trace_manifest(out.path(), manifest);
-  fs::remove(out.partial());
+  out.clear_unfinished();
   if (auto const n = nonfinite_count(manifest); n > 0)
     warn(out.path().string() + ": the model gave " + std::to_string(n) +
          " values that are NaN or infinite; counts are in manifest.json under run.nonfinite");
@@ -483,27 +643,37 @@ int capture(capture_options const& options) {
   if (options.plan_only) return 0;
   if (inputs.documents.empty()) throw usage_error("no documents in the texts that were given");
 
-  output_folder const out(options.out, options.resume, options.overwrite);
-  auto manifest = empty_manifest(options, folder, words_folder, spec, weights, where, inputs);
+  output_folder const out(options.out, options.part, options.resume, options.overwrite);
+  auto const fresh = empty_manifest(options, folder, words_folder, spec, weights, where, inputs);
+  auto manifest = fresh;
   if (options.resume && out.finished()) {
-    manifest = resumed(out, out.path() / "manifest.json", manifest);
-    fs::remove(out.partial());
+    manifest = resumed(out, out.path() / "manifest.json", fresh);
+    out.clear_unfinished();
     if (!options.quiet) std::fprintf(stderr, "%s: is complete already\n", out.path().c_str());
     return 0;
   }
-  if (options.resume && fs::exists(out.partial())) manifest = resumed(out, out.partial(), manifest);
-  out.clear(manifest.shards);
+  if (options.resume && fs::exists(out.partial())) manifest = resumed(out, out.partial(), fresh);
+  if (!out.part().alone()) read_parts(out, fresh);  // rather now than when all have run
+  out.clear(manifest);
 
   auto const shards = cut(inputs.documents, {0, inputs.documents.size()}, options.shard_tokens);
-  if (manifest.shards.size() > shards.size())
+  std::uint64_t mine = 0;  // tokens of the shards of this part
+  for (std::size_t s = out.part().index; s < shards.size(); s += out.part().count)
+    for (auto d = shards[s].first; d < shards[s].second; ++d) mine += inputs.documents[d].ids.size();
+  if (auto const begun = shards_in(manifest); begun > 0 && out.part().shard(begun - 1) >= shards.size())
     throw format_error(out.partial().string(), "shards", "are more than the texts give; use --overwrite");
   model const decoder(spec, weights, where);
   auto const save = [&] { write_file(out.partial(), to_json(manifest).dump(2) + "\n"); };
-  if (manifest.shards.empty()) save();
-  progress bar(inputs.tokens, manifest.tokens, !options.quiet);
+  if (shards_in(manifest) == 0) save();
+  std::optional<cli::trace_counts> counts;
+  if (options.keep == "counts") {
+    counts = no_counts(inputs, fresh);
+    if (manifest.counts) merge(*counts, cli::read_counts(out.path(), *manifest.counts, fresh.layers));
+  }
+  progress bar(mine, manifest.tokens, !options.quiet);
   std::uint64_t done = manifest.tokens;
-  for (auto s = manifest.shards.size(); s < shards.size(); ++s) {
-    shard_builder shard(spec, where.type);
+  for (auto s = out.part().shard(shards_in(manifest)); s < shards.size(); s += out.part().count) {
+    shard_builder shard(spec, where.type, options.keep != "topk");
     for (auto const& batch : cut(inputs.documents, shards[s], options.batch_tokens)) {
       if (interrupted) {
         bar.clear();
@@ -521,14 +691,21 @@ int capture(capture_options const& options) {
       done += ids.size();
       bar.show(done);
     }
-    shard.write(out.path(), inputs.documents, words, manifest);
+    auto const before = manifest.counts;
+    if (counts) {
+      shard.count(inputs.documents, *counts, where.threads, manifest);
+      manifest.counts = write_counts(out.path(), out.part().counts(static_cast<std::size_t>(counts->parts)), *counts);
+    } else {
+      shard.write(out.path(), s, inputs.documents, words, manifest);
+    }
     if (options.fail_on_nonfinite && nonfinite_count(manifest) > 0)
       throw format_error(options.model, "run",
                          "the model gave NaN or infinite values, and --fail-on-nonfinite was asked for");
     save();
+    if (before) fs::remove(out.path() / before->file);
   }
   bar.clear();
-  return finish(out, inputs, manifest, options);
+  return finish(out, inputs, fresh, std::move(manifest), shards.size(), options);
 }
 
 int tokenize(capture_options const& options) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "inputs.hpp"
+#include "part.hpp"
 
 namespace moeroute::capture {
 
@@ -18,6 +19,8 @@ struct capture_options {
   std::string model_type;  ///< family instead of that of config.json; empty: as there
   input_options inputs;
   std::filesystem::path out;
+  std::string keep = "logits";  ///< or topk, counts
+  capture_part part;
   std::string device = "auto", dtype = "auto", attention = "auto";
   int threads = 0;               ///< 0: all processors
   std::uint64_t max_tokens = 0;  ///< per document; 0: what the model allows

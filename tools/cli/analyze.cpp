@@ -104,7 +104,10 @@ analysis analyze(analyze_options const& options) {
     if (has_soft) a.lags_probability = lag_correlation(matrix_view<double>(soft.data(), layer_count, experts), lags);
   }
   if (!a.layers.front().decision)
-    a.not_computed.emplace_back("probability", "the trace has no logits (captured with topk or imported), so there are no soft probabilities");
+    a.not_computed.emplace_back("probability", "the trace has no logits (captured with --keep topk, or imported), so there are no soft "
+                                               "probabilities, gate statistics, load-balancing losses or check of the selection");
+  if (a.manifest.counts)
+    a.not_computed.emplace_back("documents", "the trace keeps counts alone (captured with --keep counts), so no document can be shown token by token");
   a.answers = answer(a);
   return a;
 }

@@ -5,11 +5,9 @@
 #include <moeroute/numeric/softmax.hpp>
 
 #include <algorithm>
-#include <bit>
 #include <cstdio>
-#include <map>
 #include <numeric>
-#include <set>
+#include <tuple>
 #include <utility>
 
 #include <unistd.h>
@@ -18,24 +16,8 @@ namespace moeroute::cli {
 
 namespace {
 
-// FNV-1a: a fixed function of the text, so that every shard and run groups alike.
-std::uint64_t text_hash(std::string const& text) {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (char const c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return hash ^ (hash >> 32);
-}
-
-constexpr std::int32_t hash_groups = 256;
-
 document_table read_documents(trace_reader const& trace, collect_options const& options) {
-  struct entry {
-    std::int64_t id;
-    std::string label, block;
-    std::uint64_t tokens;
-    double loss;
-  };
-  std::vector<entry> entries;
-  std::set<std::string> names;
+  std::vector<document_entry> entries;
   for (std::size_t s = 0; s < trace.shards(); ++s) {
     auto const shard = trace.shard(s);
     for (auto const& d : shard.documents()) {
@@ -43,9 +25,8 @@ document_table read_documents(trace_reader const& trace, collect_options const& 
         auto const it = d.labels.find(key);
         return it == d.labels.end() ? std::string() : it->second;
       };
-      entries.push_back({d.document, value(options.label_key), value(options.block_key), d.tokens, d.loss});
-      if (entries.back().label.empty()) entries.back().label = "(none)";
-      names.insert(entries.back().label);
+      entries.push_back({d.document, value(options.label_key), value(options.block_key), d.tokens,
+                         std::max<std::uint64_t>(d.tokens, 1) - 1, d.loss});
     }
   }
   // By global id, so that nothing depends on how the documents are spread over shards.
@@ -54,71 +35,23 @@ document_table read_documents(trace_reader const& trace, collect_options const& 
     if (entries[i].id == entries[i - 1].id)
       throw format_error((trace.folder() / "manifest.json").string(), "shards",
                          "document " + std::to_string(entries[i].id) + " appears twice in the trace");
-
-  document_table table;
-  std::map<std::string, std::int32_t> label_index;
-  for (auto const& name : names) {
-    label_index[name] = static_cast<std::int32_t>(table.label_list.size());
-    table.label_list.push_back({name});
-  }
-  std::vector<double> nats(names.size()), predicted(names.size());
-  std::map<std::string, std::int64_t> block_index;
-  std::vector<std::int64_t> blocks;
-  for (auto const& e : entries) {
-    auto const c = static_cast<std::size_t>(label_index[e.label]);
-    table.ids.push_back(e.id);
-    table.labels.push_back(static_cast<std::int32_t>(c));
-    table.label_list[c].documents += 1;
-    table.label_list[c].tokens += e.tokens;
-    table.tokens += e.tokens;
-    if (std::isfinite(e.loss) && e.tokens > 1) {
-      nats[c] += e.loss * static_cast<double>(e.tokens - 1);
-      predicted[c] += static_cast<double>(e.tokens - 1);
-    }
-    if (e.block.empty()) {
-      blocks.push_back(static_cast<std::int64_t>(table.blocks++));
-    } else {
-      auto const [it, fresh] = block_index.try_emplace(e.block, static_cast<std::int64_t>(table.blocks));
-      if (fresh) ++table.blocks;
-      blocks.push_back(it->second);
-      table.has_blocks = true;
-    }
-  }
-  for (std::size_t c = 0; c < names.size(); ++c)
-    if (predicted[c] > 0) table.label_list[c].loss = nats[c] / predicted[c];
-
   std::uint64_t experts = 0;
   for (auto const& l : trace.manifest().layers) experts += static_cast<std::uint64_t>(l.router.experts) + 1;
-  table.grouped = entries.size() * experts * 8 > options.count_memory;
-  if (table.grouped) {
-    auto const labels = static_cast<std::int32_t>(names.size());
-    for (std::int32_t c = 0; c < labels; ++c)
-      for (std::int32_t h = 0; h < hash_groups; ++h) {
-        table.row_labels.push_back(c);
-        table.row_blocks.push_back(h);
-      }
-    for (std::size_t d = 0; d < entries.size(); ++d) {
-      auto const key = entries[d].block.empty() ? std::to_string(entries[d].id) : entries[d].block;
-      table.rows.push_back(table.labels[d] * hash_groups + static_cast<std::int32_t>(text_hash(key) % hash_groups));
-    }
-  } else {
-    table.rows.resize(entries.size());
-    std::iota(table.rows.begin(), table.rows.end(), 0);
-    table.row_labels = table.labels;
-    table.row_blocks = blocks;
-  }
+  return make_table(entries, entries.size() * experts * 8 > options.count_memory);
+}
 
-  // The first document of each label; among parallel passages the first passage that all share would do as well.
-  std::vector<bool> found(names.size());
-  table.examples.assign(names.size(), -1);
-  for (std::size_t d = 0; d < entries.size(); ++d) {
-    auto const c = static_cast<std::size_t>(table.labels[d]);
-    if (!found[c] && entries[d].tokens > 0) {
-      found[c] = true;
-      table.examples[c] = entries[d].id;
-    }
-  }
-  return table;
+trace_statistics read_state(trace_reader const& trace, collect_options const& options) {
+  auto const& manifest = trace.manifest();
+  auto counts = read_counts(trace.folder(), *manifest.counts, manifest.layers);
+  for (auto const& [option, asked, kept] : {std::tuple("--label", options.label_key, counts.label_key), std::tuple("--block", options.block_key, counts.block_key)})
+    if (asked != kept)
+      throw argument_error(std::string(option) + " " + asked + ": this trace keeps counts, and they were counted by '" + kept + "'");
+  if (counts.table.documents != manifest.documents || counts.table.tokens != manifest.tokens)
+    throw format_error((trace.folder() / manifest.counts->file).string(), "table", "documents or tokens differ from the manifest");
+  trace_statistics out{std::move(counts.table), std::move(counts.layers), {}};
+  out.examples.resize(out.table.label_list.size());
+  for (auto& e : out.examples) e.layers.resize(manifest.layers.size());
+  return out;
 }
 
 // One line on stderr that follows the work; nothing when it is short or stderr is no terminal.
@@ -167,20 +100,7 @@ void add_layer(layer_statistics& statistics, trace_shard const& shard, std::size
                std::vector<std::int32_t> const& rows, std::vector<std::size_t> const& labels, std::vector<example_document>& examples) {
   auto const batch = shard.layer<Logit>(l);
   auto const& spans = shard.spans();
-  statistics.total.update(batch);
-  statistics.documents.update(batch, spans, vector_view<std::int32_t>(rows.data(), static_cast<index_t>(rows.size())));
-  if (batch.has_logits()) {
-    statistics.decision->update(batch);
-    statistics.agreement->update(batch);
-  }
-  // Neighbouring documents of one label go in together.
-  for (index_t d = 0; d < spans.documents();) {
-    index_t last = d + 1;
-    while (last < spans.documents() && labels[static_cast<std::size_t>(last)] == labels[static_cast<std::size_t>(d)]) ++last;
-    auto const end = last == spans.documents() ? spans.tokens() : spans.first(last);
-    statistics.by_label[labels[static_cast<std::size_t>(d)]].update(batch.slice(spans.first(d), end - spans.first(d)));
-    d = last;
-  }
+  update(statistics, batch, spans, rows, labels);
   for (index_t d = 0; d < spans.documents(); ++d) {
     auto const c = labels[static_cast<std::size_t>(d)];
     if (table.examples[c] == spans.id(d))
@@ -190,12 +110,9 @@ void add_layer(layer_statistics& statistics, trace_shard const& shard, std::size
 
 }  // namespace
 
-std::size_t document_table::index_of(std::int64_t id) const {
-  return static_cast<std::size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin());
-}
-
 trace_statistics collect(trace_reader const& trace, collect_options const& options) {
   auto const& manifest = trace.manifest();
+  if (manifest.counts) return read_state(trace, options);
   trace_statistics out;
   out.table = read_documents(trace, options);
   auto const& table = out.table;
@@ -203,16 +120,7 @@ trace_statistics collect(trace_reader const& trace, collect_options const& optio
   bool has_logits = false;
   if (trace.shards() > 0) has_logits = trace.shard(0).has(manifest.layers.front().layer, "logits");
 
-  for (auto const& l : manifest.layers) {
-    auto const& spec = l.router;
-    // A power of two that no weight exceeds; rounding of the weights themselves may pass the scale by an ulp.
-    double const bound = static_cast<double>(std::bit_ceil(static_cast<std::uint64_t>(spec.scale * 1.01) + 1));
-    out.layers.push_back({load({spec.experts}),
-                          std::vector<activation>(labels, activation({spec.experts, spec.score, bound})),
-                          has_logits ? std::optional(gate({spec.experts, spec.top_k})) : std::nullopt,
-                          has_logits ? std::optional(selection_agreement(spec)) : std::nullopt,
-                          document_counts({spec.experts, static_cast<index_t>(table.row_labels.size())})});
-  }
+  for (auto const& l : manifest.layers) out.layers.push_back(empty_statistics(l.router, table, has_logits));
   out.examples.resize(labels);
   for (auto& e : out.examples) e.layers.resize(manifest.layers.size());
 

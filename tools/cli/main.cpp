@@ -107,6 +107,7 @@ int main(int argc, char** argv) {
       if (!quiet) {
         for (auto const& sentence : a.answers) std::cout << sentence << "\n";
         for (auto const& warning : a.warnings) std::cerr << "moeroute: warning: " << warning << "\n";
+        for (auto const& [what, why] : a.not_computed) std::cout << "Not computed: " << what << ": " << why << "\n";
         std::cout << "Results: " << analyze.output.string() << " (summary_report.txt, results.json)\n";
       }
     } else if (*report_command) {

@@ -46,7 +46,7 @@ json trace_json(analysis const& a) {
     labels.push_back({{"name", l.name}, {"documents", l.documents}, {"tokens", l.tokens}, {"loss", l.loss}});
   return {{"model", a.manifest.model},
           {"run", a.manifest.run},
-          {"documents", table.ids.size()},
+          {"documents", table.documents},
           {"tokens", table.tokens},
           {"label_key", a.options.collecting.label_key},
           {"block_key", table.has_blocks ? json(a.options.collecting.block_key) : json(nullptr)},
@@ -322,7 +322,7 @@ std::string summary(analysis const& a) {
   };
   auto const& table = a.statistics.table;
   out << "moeroute " << version << ": summary of " << a.manifest.model.value("name", std::string("trace")) << "\n\n";
-  line("%zu documents, %llu tokens, %zu MoE layers, %td experts, %td per token", table.ids.size(), static_cast<unsigned long long>(table.tokens), a.layers.size(),
+  line("%llu documents, %llu tokens, %zu MoE layers, %td experts, %td per token", static_cast<unsigned long long>(table.documents), static_cast<unsigned long long>(table.tokens), a.layers.size(),
        a.manifest.layers.front().router.experts, a.manifest.layers.front().router.top_k);
   out << "\nWhat was found\n";
   for (auto const& s : a.answers) out << "- " << s << "\n";

@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,6 +45,14 @@ struct trace_shard_info {
   std::string sha256, documents_sha256;
 };
 
+/// The state of accumulators that a trace has instead of shards.
+struct trace_counts_info {
+  std::string file;
+  std::uint64_t parts = 0;  ///< pieces of the capture that are in it
+  std::uint64_t bytes = 0;
+  std::string sha256;
+};
+
 struct trace_layer_info {
   index_t layer = 0;  ///< the model's own number
   router_spec router;
@@ -57,6 +66,7 @@ struct trace_manifest {
   nlohmann::ordered_json tensors = nlohmann::ordered_json::object();
   std::vector<trace_layer_info> layers;
   std::vector<trace_shard_info> shards;
+  std::optional<trace_counts_info> counts;
   std::uint64_t documents = 0, tokens = 0;
   bool complete = false;
 };
@@ -136,6 +146,12 @@ inline nlohmann::ordered_json parse_json(std::string_view text, std::string cons
   }
 }
 
+// A manifest must not make us read elsewhere.
+inline void check_file_name(json_fields const& entry, char const* field, std::string const& name) {
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
+    entry.fail(field, "'" + name + "' is not a plain file name");
+}
+
 }  // namespace detail
 
 inline nlohmann::ordered_json to_json(router_spec const& spec) {
@@ -193,9 +209,14 @@ inline nlohmann::ordered_json to_json(trace_manifest const& m) {
                       {"sha256", s.sha256},
                       {"documents_bytes", s.documents_bytes},
                       {"documents_sha256", s.documents_sha256}});
-  return {{"format", "moeroute.trace"}, {"version", trace_format_version}, {"tool", m.tool},         {"model", m.model},
-          {"run", m.run},               {"tensors", m.tensors},            {"layers", layers},       {"documents", m.documents},
-          {"tokens", m.tokens},         {"shards", shards},                {"complete", m.complete}};
+  nlohmann::ordered_json json{{"format", "moeroute.trace"}, {"version", trace_format_version}, {"tool", m.tool},
+                              {"model", m.model},           {"run", m.run},                    {"tensors", m.tensors},
+                              {"layers", layers},           {"documents", m.documents},        {"tokens", m.tokens},
+                              {"shards", shards}};
+  if (m.counts)
+    json["counts"] = {{"file", m.counts->file}, {"parts", m.counts->parts}, {"bytes", m.counts->bytes}, {"sha256", m.counts->sha256}};
+  json["complete"] = m.complete;
+  return json;
 }
 
 /// Throws format_error naming `file` and the field, also for a version that this program does not know.
@@ -232,9 +253,8 @@ inline trace_manifest manifest_from_json(nlohmann::ordered_json const& json, std
     trace_shard_info s;
     s.file = entry.get<std::string>("file");
     s.documents_file = entry.get<std::string>("documents_file");
-    for (auto const& [field, name] : {std::pair("file", s.file), std::pair("documents_file", s.documents_file)})
-      if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)  // a manifest must not make us read elsewhere
-        entry.fail(field, "'" + name + "' is not a plain file name");
+    detail::check_file_name(entry, "file", s.file);
+    detail::check_file_name(entry, "documents_file", s.documents_file);
     s.documents = entry.get<std::uint64_t>("documents");
     s.tokens = entry.get<std::uint64_t>("tokens");
     s.bytes = entry.get<std::uint64_t>("bytes");
@@ -244,6 +264,13 @@ inline trace_manifest manifest_from_json(nlohmann::ordered_json const& json, std
     documents += s.documents;
     tokens += s.tokens;
     m.shards.push_back(std::move(s));
+  }
+  if (json.contains("counts")) {
+    detail::json_fields const entry(json.at("counts"), file, "counts");
+    m.counts = {entry.get<std::string>("file"), entry.get<std::uint64_t>("parts"), entry.get<std::uint64_t>("bytes"), entry.get<std::string>("sha256", "")};
+    detail::check_file_name(entry, "file", m.counts->file);
+    if (!m.shards.empty()) fields.fail("shards", "stand beside counts");
+    return m;
   }
   if (documents != m.documents || tokens != m.tokens) fields.fail("shards", "documents or tokens do not add up to the totals");
   return m;
@@ -425,13 +452,16 @@ class trace_shard {
   document_spans spans_;
 };
 
-/// A finished trace folder. Throws format_error for a folder that is no trace or one whose capture was not finished.
+/// A finished trace folder. One of counts has no shards. Throws format_error for a folder that is no trace or one whose capture was not finished.
 class trace_reader {
  public:
   explicit trace_reader(std::filesystem::path folder) : folder_{std::move(folder)} {
     auto const path = folder_ / "manifest.json";
-    if (!std::filesystem::exists(path) && std::filesystem::exists(folder_ / "manifest.partial.json"))
-      throw format_error(folder_.string(), "manifest.json", "is missing: the capture was not finished; run it again with --resume");
+    // manifest.partial.json, or manifest.part-1-of-3.json and the like.
+    if (!std::filesystem::exists(path) && std::filesystem::is_directory(folder_))
+      for (auto const& entry : std::filesystem::directory_iterator(folder_))
+        if (entry.path().filename().string().starts_with("manifest.part"))
+          throw format_error(folder_.string(), "manifest.json", "is missing: the capture was not finished; run it again with --resume");
     manifest_ = manifest_from_json(detail::parse_json(read_text(path), path.string()), path.string());
     if (!manifest_.complete)
       throw format_error(path.string(), "complete", "is false: the capture was not finished; run it again with --resume");
