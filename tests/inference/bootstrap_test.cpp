@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <moeroute/inference/bootstrap.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <numeric>
@@ -85,6 +86,41 @@ TEST_CASE("bootstrap: totals are weighted sums, by any number of threads, any or
   for (std::size_t b = 0; b < 50; ++b) CHECK(first(b, 1) + rest(b, 1) == all(b, 1));
   std::vector<int> const reversed{7, 8, 5, 6, 3, 4, 1, 2};
   CHECK(all == replicate_totals(matrix_view<int>(reversed.data(), 4, 2), std::vector<int>{12, 7, 3, 7}, options));
+}
+
+TEST_CASE("bootstrap: totals are sums in the order of documents, bit for bit, at every instruction set") {
+  random_stream random(3, 1);
+  index_t const documents = 90, columns = 11;
+  std::vector<double> sums;
+  std::vector<int> ids;
+  for (index_t i = 0; i < documents * columns; ++i) sums.push_back(random.uniform() - 0.3);
+  for (index_t d = 0; d < documents; ++d) ids.push_back(static_cast<int>(random.index(60)));
+  for (auto const scheme : {resampling::poisson, resampling::multinomial}) {
+    bootstrap_options const options{.seed = 9, .replicates = 37, .scheme = scheme};
+    std::vector<int> distinct(ids);
+    std::sort(distinct.begin(), distinct.end());
+    distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+    for (auto const level : {simd_level::baseline, simd_level::avx2, simd_level::avx512}) {
+      detail::limit_simd_level(level);
+      auto const all = replicate_totals(matrix_view<double>(sums.data(), documents, columns), ids, options, 2);
+      detail::limit_simd_level(simd_level::avx512);
+      for (std::uint32_t b = 0; b < 37; ++b) {
+        auto const drawn = multinomial_weights(9, static_cast<index_t>(distinct.size()), b);
+        for (index_t m = 0; m < columns; ++m) {
+          double total = 0;
+          for (index_t d = 0; d < documents; ++d) {
+            int const id = ids[static_cast<std::size_t>(d)];
+            auto const at = std::lower_bound(distinct.begin(), distinct.end(), id) - distinct.begin();
+            double const w = scheme == resampling::poisson ? poisson_weight(9, static_cast<std::uint64_t>(id), b)
+                                                           : drawn[static_cast<std::size_t>(at)];
+            double volatile const product = w * sums[static_cast<std::size_t>(d * columns + m)];
+            total += product;
+          }
+          CHECK(all(b, static_cast<std::size_t>(m)) == total);
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("bootstrap: multinomial weights sum to the number of clusters and treat clusters as units") {

@@ -339,26 +339,6 @@ TEST_CASE("lag_correlation: correlations have the same bits at every instruction
   }
 }
 
-TEST_CASE("lag_correlation: random words are those of philox4x32 at every instruction set") {
-  for (auto const level : {simd_level::baseline, simd_level::avx2, simd_level::avx512}) {
-    detail::limit_simd_level(level);
-    for (index_t const blocks : {1, 2, 7, 8, 19}) {
-      std::vector<std::uint32_t> words(static_cast<std::size_t>(4 * blocks + 1), 77);
-      std::uint32_t const first = 0xfffffffau;  // runs over
-      detail::dispatch<detail::philox_kernel>(first, 5u, 0x80000001u, std::uint64_t{0x123456789abcdef0}, blocks,
-                                              words.data());
-      for (index_t b = 0; b < blocks; ++b) {
-        auto const want = philox4x32({first + static_cast<std::uint32_t>(b), 5u, 0x80000001u, 0u},
-                                     {0x9abcdef0u, 0x12345678u});
-        for (index_t w = 0; w < 4; ++w)
-          CHECK(words[static_cast<std::size_t>(4 * b + w)] == want[static_cast<std::size_t>(w)]);
-      }
-      CHECK(words.back() == 77);
-    }
-  }
-  detail::limit_simd_level(simd_level::avx512);
-}
-
 TEST_CASE("lag_correlation: a planted period is found at its own lag, not beside it") {
   int const runs = 60;
   for (index_t const period : {3, 4}) {

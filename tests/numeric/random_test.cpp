@@ -93,3 +93,28 @@ TEST_CASE("random: every order of four is equally likely") {
   CHECK(random_permutation(0, s).empty());
   CHECK_THROWS_AS(random_permutation(-1, s), argument_error);
 }
+
+TEST_CASE("random: words in lanes are those of philox4x32 at every instruction set") {
+  std::uint64_t const key = 0x123456789abcdef0;
+  std::array<std::uint32_t, 4> const start{0xfffffffau, 0xfffffffdu, 0x80000001u, 3u};
+  auto const compare = [&]<int Moving>(detail::philox_kernel<Moving>, index_t blocks) {
+    std::vector<std::uint32_t> words(static_cast<std::size_t>(4 * blocks + 1), 77);
+    detail::dispatch<detail::philox_kernel<Moving>>(start.data(), key, blocks, words.data());
+    for (index_t b = 0; b < blocks; ++b) {
+      auto counter = start;
+      counter[Moving] += static_cast<std::uint32_t>(b);  // runs over
+      auto const want = philox4x32(counter, {0x9abcdef0u, 0x12345678u});
+      for (index_t w = 0; w < 4; ++w)
+        CHECK(words[static_cast<std::size_t>(4 * b + w)] == want[static_cast<std::size_t>(w)]);
+    }
+    CHECK(words.back() == 77);
+  };
+  for (auto const level : {simd_level::baseline, simd_level::avx2, simd_level::avx512}) {
+    detail::limit_simd_level(level);
+    for (index_t const blocks : {1, 2, 7, 8, 19}) {
+      compare(detail::philox_kernel<0>{}, blocks);
+      compare(detail::philox_kernel<1>{}, blocks);
+    }
+  }
+  detail::limit_simd_level(simd_level::avx512);
+}

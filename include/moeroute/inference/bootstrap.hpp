@@ -8,6 +8,7 @@
 #include <moeroute/inference/detail/normal.hpp>
 #include <moeroute/numeric/mass.hpp>
 #include <moeroute/numeric/random.hpp>
+#include <moeroute/numeric/simd.hpp>
 
 #include <algorithm>
 #include <array>
@@ -70,6 +71,60 @@ inline unsigned poisson_weight(std::uint64_t seed, std::uint64_t cluster, std::u
   return poisson_one(random_stream(seed, detail::purpose_poisson, cluster, replicate)());
 }
 
+namespace detail {
+
+/// poisson_weight of one cluster in replicates first, first + 1, ...
+inline void poisson_weights(std::uint64_t seed, std::uint64_t cluster, std::uint32_t first, index_t replicates,
+                            std::uint32_t* weights) {
+  constexpr index_t block = 16;
+  std::uint32_t words[4 * block];
+  auto const key = mix64(mix64(seed) + purpose_poisson);
+  for (index_t b = 0; b < replicates; b += block) {  // as random_stream has it: the first two words of its first block
+    index_t const n = std::min(block, replicates - b);
+    std::uint32_t const counter[4] = {0, first + static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(cluster),
+                                      static_cast<std::uint32_t>(cluster >> 32)};
+    dispatch<philox_kernel<1>>(static_cast<std::uint32_t const*>(counter), key, n, static_cast<std::uint32_t*>(words));
+    for (index_t i = 0; i < n; ++i)
+      weights[b + i] = poisson_one(words[4 * i] | std::uint64_t{words[4 * i + 1]} << 32);
+  }
+}
+
+/// totals [replicates,columns] += weights [cluster,replicates] x values [documents,columns], in the order of documents.
+struct weighted_totals_kernel {
+  template <simd_level Level>
+  MOEROUTE_ALWAYS_INLINE static void run(double const* values, std::size_t const* cluster, std::size_t documents,
+                                         std::size_t columns, std::uint32_t const* weights, std::size_t replicates,
+                                         double* totals) {
+    constexpr std::size_t W = lane_count<Level, double>;
+    for (std::size_t d = 0; d < documents; ++d) {
+      double const* const document = values + d * columns;
+      for (std::size_t b = 0; b < replicates; ++b) {
+        std::uint32_t const weight = weights[cluster[d] * replicates + b];
+        if (weight == 0) continue;
+        double const w = weight;
+        double* const row = totals + b * columns;
+        std::size_t m = 0;
+        for (; m + W <= columns; m += W) {
+          lanes<double, W> x, sum;
+          load<W>(x, document + m);
+          load<W>(sum, row + m);
+          x *= w;
+          round_here(x);
+          sum += x;
+          store<W>(sum, row + m);
+        }
+        for (; m < columns; ++m) {
+          double x = w * document[m];
+          round_here(x);
+          row[m] += x;
+        }
+      }
+    }
+  }
+};
+
+}  // namespace detail
+
 /// How often each of `clusters` clusters is drawn in a replicate; sums to `clusters`.
 /// Throws argument_error if it is negative.
 inline std::vector<std::uint32_t> multinomial_weights(std::uint64_t seed, index_t clusters, std::uint32_t replicate) {
@@ -88,7 +143,7 @@ inline std::vector<std::uint32_t> multinomial_weights(std::uint64_t seed, index_
 ///        paired).
 /// Out    [B,M]: row b is the sum over documents of weight(cluster, b) * sums. Whole numbers below 2^53 are exact.
 /// Empty  zeros.
-/// Cost   O(B D M) time, O(B M) memory; any number of threads (0: all) gives the same bits.
+/// Cost   O(B D M) time, O(B M + D M) memory; any number of threads (0: all) gives the same bits.
 /// Throws shape_error if the lengths differ, argument_error if replicates is negative or exceeds 2^32.
 /// Source Efron 1979, doi:10.1214/aos/1176344552, on clusters; Poisson weights: Hanley, MacGibbon 2006,
 ///        doi:10.1016/j.cmpb.2006.04.006. Differs: weights come from a counter-based generator keyed by cluster id and
@@ -110,20 +165,26 @@ xt::xtensor<double, 2> replicate_totals(Sums const& sums, Clusters const& cluste
   for (index_t d = 0; d < x.rows(); ++d)
     for (index_t m = 0; m < x.cols(); ++m) values.push_back(detail::as_double(x(d, m)));
   xt::xtensor<double, 2> totals(std::array<std::size_t, 2>{static_cast<std::size_t>(options.replicates), columns}, 0.0);
-  parallel_for(options.replicates, threads, [&](index_t b) {
-    auto const replicate = static_cast<std::uint32_t>(b);
-    std::vector<std::uint32_t> weights;
-    if (options.scheme == resampling::multinomial)
-      weights = multinomial_weights(options.seed, static_cast<index_t>(ids.size()), replicate);
-    else
-      for (auto const id : ids) weights.push_back(poisson_weight(options.seed, id, replicate));
-    double* const row = totals.data() + static_cast<std::size_t>(b) * columns;
-    for (std::size_t d = 0; d < cluster.size(); ++d) {
-      double const w = weights[cluster[d]];
-      if (w == 0) continue;
-      double const* const document = values.data() + d * columns;
-      for (std::size_t m = 0; m < columns; ++m) row[m] += w * document[m];
+  constexpr index_t together = 16;  // replicates that share a pass over the documents
+  parallel_for((options.replicates + together - 1) / together, threads, [&](index_t part) {
+    auto const first = static_cast<std::uint32_t>(part * together);
+    index_t const n = std::min(together, options.replicates - part * together);
+    std::vector<std::uint32_t> weights(ids.size() * static_cast<std::size_t>(n));
+    if (options.scheme == resampling::multinomial) {
+      for (index_t b = 0; b < n; ++b) {
+        auto const drawn = multinomial_weights(options.seed, static_cast<index_t>(ids.size()),
+                                               first + static_cast<std::uint32_t>(b));
+        for (std::size_t i = 0; i < drawn.size(); ++i)
+          weights[i * static_cast<std::size_t>(n) + static_cast<std::size_t>(b)] = drawn[i];
+      }
+    } else {
+      for (std::size_t i = 0; i < ids.size(); ++i)
+        detail::poisson_weights(options.seed, ids[i], first, n, weights.data() + i * static_cast<std::size_t>(n));
     }
+    detail::dispatch<detail::weighted_totals_kernel>(
+        static_cast<double const*>(values.data()), cluster.data(), cluster.size(), columns,
+        static_cast<std::uint32_t const*>(weights.data()), static_cast<std::size_t>(n),
+        totals.data() + static_cast<std::size_t>(first) * columns);
   });
   return totals;
 }

@@ -249,45 +249,6 @@ inline std::vector<index_t> layer_numbers(index_t count) {
   return number;
 }
 
-/// philox4x32 of counters {first, second, third, 0}, {first + 1, ...}: words [4 blocks], one block after another. Two
-/// words of 32 bits lie in one of 64 while they are multiplied.
-struct philox_kernel {
-  template <simd_level Level>
-  MOEROUTE_ALWAYS_INLINE static void run(std::uint32_t first, std::uint32_t second, std::uint32_t third,
-                                         std::uint64_t key, index_t blocks, std::uint32_t* words) {
-    constexpr int W = lane_count<Level, std::uint64_t>;
-    constexpr std::uint64_t low = 0xffffffffu;
-    using v = lanes<std::uint64_t, W>;
-    for (index_t block = 0; block < blocks; block += W) {
-      std::uint64_t counter[W];
-      for (int i = 0; i < W; ++i) counter[i] = (first + static_cast<std::uint64_t>(block + i)) & low;
-      v c[4] = {v{}, v{} + second, v{} + third, v{}};
-      load<W>(c[0], counter);
-      auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-#pragma GCC unroll 10
-      for (int round = 0; round < 10; ++round) {
-        v const a = c[0] * 0xD2511F53u, b = c[2] * 0xCD9E8D57u;
-        c[0] = (b >> 32) ^ c[1] ^ k0;
-        c[1] = b & low;
-        c[2] = (a >> 32) ^ c[3] ^ k1;
-        c[3] = a & low;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-      }
-      v const pair[2] = {c[0] | c[1] << 32, c[2] | c[3] << 32};
-      std::uint64_t out[2][W];
-      store<W>(pair[0], out[0]);
-      store<W>(pair[1], out[1]);
-      for (index_t i = 0; i < std::min<index_t>(W, blocks - block); ++i)
-        for (int half = 0; half < 2; ++half) {
-          std::uint32_t* const at = words + 4 * (block + i) + 2 * half;
-          at[0] = static_cast<std::uint32_t>(out[half][i]);
-          at[1] = static_cast<std::uint32_t>(out[half][i] >> 32);
-        }
-    }
-  }
-};
-
 /// Uniform shuffle of n values, a function of (seed, replicate, layer). 32 bits a draw and no division make it several
 /// times as fast as random_stream.
 template <class T>
@@ -299,7 +260,8 @@ void shuffle_values(T* x, index_t n, std::uint64_t seed, std::uint32_t replicate
   auto const refill = [&] {
     index_t const blocks = (n + 3) / 4;
     words.resize(static_cast<std::size_t>(4 * blocks));
-    dispatch<philox_kernel>(block, layer, replicate, key, blocks, words.data());
+    std::uint32_t const counter[4] = {block, layer, replicate, 0};
+    dispatch<philox_kernel<0>>(static_cast<std::uint32_t const*>(counter), key, blocks, words.data());
     block += static_cast<std::uint32_t>(blocks);
     used = 0;
   };

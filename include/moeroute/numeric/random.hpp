@@ -4,7 +4,9 @@
 
 #include <moeroute/core/error.hpp>
 #include <moeroute/core/view.hpp>
+#include <moeroute/numeric/simd.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -32,6 +34,50 @@ constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c
   }
   return counter;
 }
+
+namespace detail {
+
+/// philox4x32 of `counter` and of those after it, whose word `Moving` is 1, 2, ... more: words [4 blocks], one block after
+/// another. The 32 bits that are multiplied lie in 64.
+template <int Moving>
+struct philox_kernel {
+  template <simd_level Level>
+  MOEROUTE_ALWAYS_INLINE static void run(std::uint32_t const* counter, std::uint64_t key, index_t blocks,
+                                         std::uint32_t* words) {
+    constexpr int W = lane_count<Level, std::uint64_t>;
+    constexpr std::uint64_t low = 0xffffffffu;
+    using v = lanes<std::uint64_t, W>;
+    for (index_t block = 0; block < blocks; block += W) {
+      std::uint64_t moving[W];
+      for (int i = 0; i < W; ++i) moving[i] = (counter[Moving] + static_cast<std::uint64_t>(block + i)) & low;
+      v c[4] = {v{} + counter[0], v{} + counter[1], v{} + counter[2], v{} + counter[3]};
+      load<W>(c[Moving], moving);
+      auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+#pragma GCC unroll 10
+      for (int round = 0; round < 10; ++round) {
+        v const a = c[0] * 0xD2511F53u, b = c[2] * 0xCD9E8D57u;
+        c[0] = (b >> 32) ^ c[1] ^ k0;
+        c[1] = b & low;
+        c[2] = (a >> 32) ^ c[3] ^ k1;
+        c[3] = a & low;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+      }
+      v const pair[2] = {c[0] | c[1] << 32, c[2] | c[3] << 32};
+      std::uint64_t out[2][W];
+      store<W>(pair[0], out[0]);
+      store<W>(pair[1], out[1]);
+      for (index_t i = 0; i < std::min<index_t>(W, blocks - block); ++i)
+        for (int half = 0; half < 2; ++half) {
+          std::uint32_t* const at = words + 4 * (block + i) + 2 * half;
+          at[0] = static_cast<std::uint32_t>(out[half][i]);
+          at[1] = static_cast<std::uint32_t>(out[half][i] >> 32);
+        }
+    }
+  }
+};
+
+}  // namespace detail
 
 /// Bijective mixing of 64 bits (the finaliser of SplitMix64): neighbouring seeds become unrelated keys.
 /// Source Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195. Differs: as given.
