@@ -39,6 +39,11 @@ TEST_CASE("cell_density: by hand") {
   auto const s = cell_density(d.cells(), kernel_kind::tophat, 2).survival(0);
   CHECK(s.value == doctest::Approx((0.75 + 3 * 0.525) / 4));
   CHECK(s.hi - s.lo < 6e-15);
+  // The mean itself known to lie between 0.1 and 0.3: the value is that of its middle, since this survival is linear.
+  auto const vague = cell_density({{0, 0.4, 0.1, 0.3, 1}}, kernel_kind::tophat, 2).survival(0);
+  CHECK(vague.value == doctest::Approx((1 + 0.1) / 2).epsilon(1e-14));
+  CHECK(vague.lo == doctest::Approx((1 + 0.05) / 2).epsilon(1e-14));
+  CHECK(vague.hi == doctest::Approx((1 + 0.15) / 2).epsilon(1e-14));
   // y inside the cell: the survival function bends at 0, so only its values at the ends bound it.
   auto const b = cell_density({{-1, 1, 0, 0, 1}}, kernel_kind::tophat, 4).survival(0);
   CHECK(b.lo == doctest::Approx(0.375));

@@ -193,6 +193,41 @@ TEST_CASE("kde: equals the direct sum with weights, tiny and huge ones beside ea
   for (auto const kind : every_kernel) compare_with_direct(kind, x, w, 0.3, y);
 }
 
+TEST_CASE("kde: only ratios of weights matter, at both ends of double's range") {
+  auto const x = sample(4, 400);
+  auto const y = grid(-9, 25, 61);
+  random_stream random(7, 4, 0);
+  numbers w, tiny, huge;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    w.push_back(1 + random.uniform());
+    tiny.push_back(w.back() * 0x1p-1000);
+    huge.push_back(w.back() * 0x1p1020);
+  }
+  for (auto const kind : every_kernel) {
+    auto const estimate = [&](numbers const& weights) {
+      kde k;
+      k.update(x, weights);
+      return k.estimate(kind, 0.3);
+    };
+    auto const one = estimate(w), small = estimate(tiny), large = estimate(huge);
+    CHECK(small.log_pdf(y) == one.log_pdf(y));
+    CHECK(large.pdf(y) == one.pdf(y));
+    CHECK(small.log_survival(y) == one.log_survival(y));
+    CHECK(large.log_cdf(y) == one.log_cdf(y));
+  }
+  // A weight beyond double's range beside the others is lost, and nothing with it.
+  kde k, without;
+  k.update(numbers{0, 1, 50}, numbers{0x1p1000, 0x1p1000, 0x1p-1074});
+  without.update(numbers{0, 1});
+  for (auto const kind : every_kernel)
+    for (double const at : {-2.0, 0.5, 20.0, 49.5}) {
+      auto const a = k.estimate(kind, 1), b = without.estimate(kind, 1);
+      CHECK(std::abs(a.pdf(at) - b.pdf(at)) <= 1e-15);
+      CHECK(std::abs(a.cdf(at) - b.cdf(at)) <= 1e-15);
+      CHECK(!std::isnan(a.log_survival(at)));
+    }
+}
+
 TEST_CASE("kde: equals the direct sum where h is far below the spacing and far above the range") {
   auto const x = sample(3, 500);
   auto const y = grid(-30, 40, 101);
@@ -361,6 +396,33 @@ TEST_CASE("kde: quantile inverts the cdf, from 1e-300 to 1 - 1e-16, and gives th
   CHECK_THROWS_WITH_AS(flat.quantile(1.5), "moeroute::kernel_density::quantile: p = 1.5, must be in [0,1]",
                        argument_error);
   CHECK_THROWS_AS(flat.quantile(quiet_nan), argument_error);
+}
+
+TEST_CASE("kde: p-values hold the direct sum and say where they extrapolate") {
+  auto const x = sample(9, 300);
+  auto const [low, high] = std::minmax_element(x.begin(), x.end());
+  numbers y = grid(*low - 3, *high + 11, 53);
+  y.insert(y.end(), {*low, *high, quiet_nan});
+  for (auto const kind : every_kernel) {
+    auto const density = kde_of(x).estimate(kind, 0.3);
+    for (auto const side : {tail_side::upper, tail_side::lower}) {
+      auto const p = density.p_values(y, side);
+      auto const log_p = side == tail_side::upper ? density.log_survival(y) : density.log_cdf(y);
+      for (std::size_t i = 0; i + 1 < y.size(); ++i) {
+        auto const d = direct(kind, x, {}, 0.3, y[i]);
+        double const exact = static_cast<double>(std::log(side == tail_side::upper ? d.above : d.below));
+        INFO(name_of(kind) << " at " << y[i]);
+        CHECK(p[i].log_p == log_p[i]);
+        CHECK(p[i].log_p_lo <= exact);
+        CHECK(p[i].log_p_hi >= exact);
+        CHECK((p[i].log_p_hi - p[i].log_p_lo < 1e-10 || is_compact(kind)));
+        CHECK(p[i].extrapolated == (side == tail_side::upper ? y[i] > *high : y[i] < *low));
+      }
+      CHECK(std::isnan(p.back().log_p));
+      CHECK_FALSE(p.back().extrapolated);
+    }
+  }
+  CHECK_FALSE(kde().estimate(kernel_kind::gaussian, 1).p_value(0).extrapolated);
 }
 
 TEST_CASE("kde: reflection at bounds") {

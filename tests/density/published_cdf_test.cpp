@@ -34,7 +34,7 @@ TEST_CASE("published_grid: numpy's, bit by bit") {
     hash h;
     for (double const v : published_grid(g["minimum"], g["maximum"])) h.add(v);
     INFO("from " << g["minimum"]);
-    CHECK(std::to_string(h.value()) == g["hash"]);
+    CHECK(std::to_string(h.value()) == g["hash"].get<std::string>());
   }
   CHECK_THROWS_AS(published_grid(1, 0), argument_error);
   CHECK_THROWS_AS(published_grid(quiet_nan, 1), argument_error);

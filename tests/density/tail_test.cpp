@@ -51,6 +51,7 @@ TEST_CASE("generalised_pareto: by hand") {
   CHECK(exponential.log_survival(6) == -3);
   CHECK(std::abs(generalised_pareto{1e-7, 2}.log_survival(6) - generalised_pareto{1.0000001e-9, 2}.log_survival(6)) <
         1e-6);
+  CHECK(generalised_pareto{1e-6, 1}.log_survival(5e-3) == doctest::Approx(-5e-3 * (1 - 2.5e-9)).epsilon(1e-13));
   CHECK(std::isnan(generalised_pareto{}.endpoint()));
 }
 
@@ -149,6 +150,15 @@ TEST_CASE("pareto_tail: p-values of a known tail") {
   pareto_tail const clustered(y, 3, 10000, {.design_effect = 4});
   auto const a = tail.p_value(6), b = clustered.p_value(6);
   CHECK((b.log_p_hi - b.log_p_lo) / (a.log_p_hi - a.log_p_lo) == doctest::Approx(2).epsilon(0.15));
+}
+
+TEST_CASE("pareto_tail: where all values exceed the threshold their share is known") {
+  std::vector<double> excesses;
+  for (int i = 1; i <= 400; ++i) excesses.push_back(-std::log(i / 401.0));
+  double const near = 5 + 1e-9;  // hardly any of the law lies below
+  auto const all = pareto_tail(excesses, 5, 400).p_value(near), few = pareto_tail(excesses, 5, 4000000).p_value(near);
+  CHECK(all.log_p_hi - all.log_p_lo < 1e-7);
+  CHECK(few.log_p - few.log_p_lo == doctest::Approx(1.959964 / 20).epsilon(1e-3));
 }
 
 TEST_CASE("pareto_tail: a negative shape ends, and its bounds know that it may not") {

@@ -108,6 +108,16 @@ TEST_CASE("central_normal: exact moments give the law back") {
     }
 }
 
+TEST_CASE("central_normal: both ends belong to the window, which holds the central share") {
+  CHECK(central_sums_of(std::vector<double>{0, 1, 2, 3, 4}, 1, 3).inside == 3);
+  auto x = mixture(101, 1, 0, 1, 7);
+  auto const r = central_normal(x, 0.8);
+  std::sort(x.begin(), x.end());
+  CHECK(r.lower == x[10]);
+  CHECK(r.upper == x[90]);
+  CHECK(r.inside == 81);
+}
+
 TEST_CASE("central_normal: sums of shards add up, NaN and infinities do not count") {
   auto x = mixture(3000, 0.9, -1, 0.6, 1);
   x.push_back(quiet_nan);

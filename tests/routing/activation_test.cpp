@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "support/containers.hpp"
+#include "support/golden.hpp"
 #include "support/laws.hpp"
 #include "support/routing_data.hpp"
 
@@ -103,6 +104,23 @@ TEST_CASE("activation: equals the definition in long double") {
         sum += r.probability[e];
       }
       CHECK(sum == doctest::Approx(1).epsilon(1e-6));
+    }
+  }
+}
+
+TEST_CASE("activation: equals scipy") {
+  for (auto const& g : golden("gate", "gate")) {
+    index_t const experts = g["experts"], tokens = static_cast<index_t>(g["logits"].size());
+    std::vector<double> z;
+    for (auto const& row : g["logits"]) z.insert(z.end(), row.begin(), row.end());
+    std::vector<std::int16_t> const ids(static_cast<std::size_t>(tokens));
+    for (auto const& [name, score] :
+         {std::pair{"softmax", score_function::softmax}, std::pair{"sigmoid", score_function::sigmoid}}) {
+      activation a({experts, score, 1});
+      a.update(make_routing_batch(experts, matrix_view<std::int16_t>(ids.data(), tokens, 1), matrix_view<float>{},
+                                  matrix_view<double>(z.data(), tokens, experts)));
+      auto const want = g[name].get<std::vector<double>>();
+      for (std::size_t e = 0; e < want.size(); ++e) CHECK(close(a.result().probability[e], want[e], 1e-13));
     }
   }
 }

@@ -188,6 +188,27 @@ TEST_CASE("unseen_experts: who, and how rare they must be") {
   CHECK(unseen_experts(std::vector<std::uint64_t>{1}, 5).experts.empty());
 }
 
+TEST_CASE("unseen_experts: planted dead experts are found, and the bound holds for live ones") {
+  // Experts 3 and 11 are dead, 7 is chosen by a document with probability 0.02, the others by every document.
+  int missed = 0, covered = 0;
+  for (int run = 0; run < 400; ++run) {
+    std::mt19937_64 random(static_cast<std::uint64_t>(run) + 1);
+    std::vector<std::uint64_t> counts(16);
+    constexpr std::uint64_t documents = 100;
+    for (std::uint64_t d = 0; d < documents; ++d)
+      for (std::size_t e = 0; e < counts.size(); ++e)
+        if (e != 3 && e != 11 && (e != 7 || random() % 50 == 0)) counts[e] += 1 + random() % 9;
+    auto const r = unseen_experts(counts, documents);
+    bool const rare = counts[7] == 0;
+    CHECK(r.experts == (rare ? std::vector<index_t>{3, 7, 11} : std::vector<index_t>{3, 11}));
+    missed += rare ? 1 : 0;
+    covered += rare && r.upper_95 >= 0.02 ? 1 : 0;
+  }
+  CHECK(missed > 20);  // 0.98^100 of 400 is 53
+  CHECK(missed < 100);
+  CHECK(covered == missed);
+}
+
 TEST_CASE("design_effect: independent tokens of K distinct experts") {
   // One document a token: the spread of counts is that of sampling without replacement, (E - K)/(E - 1) of independent
   // slots.

@@ -212,8 +212,9 @@ TEST_CASE("transition: empty, and one token") {
   CHECK(one.mutual_information_nats == 0);
   CHECK(std::isnan(one.mutual_information_corrected_nats));
   CHECK(std::isnan(one.cramers_v));
-  CHECK(std::isnan(
-      transition_information(counted({2, {ids.data(), 1, 1}}, {2, {ids.data(), 1, 1}})).mutual_information_nats.lower));
+  auto const alone = transition_information(counted({2, {ids.data(), 1, 1}}, {2, {ids.data(), 1, 1}}));
+  CHECK(std::isnan(alone.mutual_information_nats.lower));
+  CHECK(std::isnan(alone.mutual_information_nats.value));  // the plug-in is not what this field promises
 }
 
 TEST_CASE("transition: both directions, renumbered experts") {

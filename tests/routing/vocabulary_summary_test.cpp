@@ -256,12 +256,10 @@ void check_unbiased(int runs, std::uint64_t seed) {
     text t;
     t.experts = 4;
     for (int d = 0; d < 60; ++d) {
-      double total = 0;
       std::vector<double> law;
       for (int e = 0; e < 4; ++e) {
         std::gamma_distribution<double> habit(1.0 + e, 1);
         law.push_back(habit(draw.random));
-        total += law.back();
       }
       for (int n = 0; n < 12; ++n) {
         t.tokens.push_back(static_cast<std::int32_t>(draw.uniform() * 15));

@@ -79,6 +79,23 @@ TEST_CASE("expert_gram: by hand, with the order of pairs") {
   CHECK(dots == std::vector<double>{1, 0, 0, 1, 25, 7, 7, 2, 4, 0, 0, 25, 0, 5, 2, 0});
 }
 
+TEST_CASE("expert_gram: equals exact fractions") {
+  auto const g = golden("gate", "expert_gram");
+  std::vector<double> wide, exact;
+  for (auto const& row : g["tile"]) wide.insert(wide.end(), row.begin(), row.end());
+  for (auto const& row : g["dots"]) exact.insert(exact.end(), row.begin(), row.end());
+  std::vector<float> const narrow(wide.begin(), wide.end());
+  auto const n = static_cast<index_t>(wide.size() / 6);
+  expert_gram a({.layers = 1, .experts = 6, .deltas = {}}), b(a.options());
+  a.update(matrix_view<double>(wide.data(), 6, n));
+  b.update(matrix_view<float>(narrow.data(), 6, n));
+  auto const in_double = a.result().dots, in_float = b.result().dots;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    CHECK(close(in_double.data()[i], exact[i], 1e-14));
+    CHECK(std::abs(in_float.data()[i] - exact[i]) < 2e-4);  // 700 products of order 1 in binary32
+  }
+}
+
 TEST_CASE_TEMPLATE("expert_gram: within the stated bound of sums in long double", T, float, double, bf16, f16) {
   for (index_t const experts : {1, 2, 5, 9})
     for (index_t const n : {1, 7, 16, 1023, 1024, 1025, 3000}) {

@@ -307,7 +307,7 @@ struct transition_information_result {
 /// In     a transition with several groups of documents, 32 or more; level of the interval.
 /// Out    estimate; its bias correction holds whatever the dependence of tokens within a document. Bounds may be
 ///        negative: then the layers are not told apart from independent ones.
-/// Empty  NaN for equal_ranks; bounds NaN below two groups.   Cost  O(G E F).
+/// Empty  NaN for equal_ranks, and below two groups.   Cost  O(G E F).
 /// Bias   under independence the interval is wider than it need be: the jackknife doubles the variance of a quadratic
 ///        statistic there. Topics that differ between documents are information: experts of both layers follow the
 ///        topic.

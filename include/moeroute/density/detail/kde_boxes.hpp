@@ -161,10 +161,12 @@ inline kde_boxes make_kde_boxes(kde_sample sample, double width, bool sorted) {
   }
   boxes.values.resize(boxes.start.back());
   boxes.weights.assign(boxes.start.back(), 1.0);
+  // Only ratios of weights matter; with the largest near 1 no sum of them leaves the range of double. None becomes 0.
+  int const unit = weighted ? std::ilogb(*std::max_element(sample.weights.begin(), sample.weights.end())) : 0;
   for (std::size_t i = 0; i < n; ++i) {
     auto const at = next[static_cast<std::size_t>(number[i])]++;
     boxes.values[at] = sample.values[i];
-    if (weighted) boxes.weights[at] = sample.weights[i];
+    if (weighted) boxes.weights[at] = std::max(std::ldexp(sample.weights[i], -unit), 0x1p-1074);
   }
   boxes.below.push_back(0);
   for (std::size_t b = 0; b < boxes.size(); ++b) {

@@ -5,6 +5,7 @@
 #include <moeroute/core/adapt.hpp>
 #include <moeroute/core/error.hpp>
 #include <moeroute/core/parallel.hpp>
+#include <moeroute/density/cell_density.hpp>
 #include <moeroute/density/detail/kde_analytic.hpp>
 #include <moeroute/density/detail/kde_compact.hpp>
 #include <moeroute/density/detail/kde_exponential.hpp>
@@ -68,6 +69,15 @@ class kernel_density {
   std::vector<double> log_survival(Points const& points, int threads = 1) const {
     return log_mass_of(copy(points), true, threads);
   }
+  /// log_survival, or log_cdf for the lower tail, as p-values: with the bounds above, and a flag beyond the data.
+  ///
+  /// There the size of p is the kernel's: 1e-300 says "37 bandwidths beyond the largest value", and no more.
+  template <real_vector Points>
+  std::vector<log_p_enclosure> p_values(Points const& points, tail_side side = tail_side::upper,
+                                        int threads = 1) const {
+    return p_values_of(copy(points), side, threads);
+  }
+  log_p_enclosure p_value(double y, tail_side side = tail_side::upper) const { return p_values_of({y}, side, 1)[0]; }
   /// The smallest y with cdf(y) >= p, to 1e-15 of |y| + h or, where the density is tiny, to 1e-15 of p.
   ///
   /// In     p in [0,1]; 0 and 1 give the ends of the support.
@@ -236,6 +246,24 @@ class kernel_density {
     if (!bounded()) return free_log_mass(points, above, threads);
     auto out = mass_of(points, above, threads);
     for (auto& p : out) p = std::log(p);
+    return out;
+  }
+
+  std::vector<log_p_enclosure> p_values_of(std::vector<double> const& points, tail_side side, int threads) const {
+    bool const upper = side == tail_side::upper;
+    auto const log_p = log_mass_of(points, upper, threads);
+    bool const analytic = visit_kernel(kernel_, [](auto k) { return k.support == detail::infinity; }) && !bounded();
+    std::vector<log_p_enclosure> out(points.size());
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      auto& p = out[i];
+      p.log_p = p.log_p_lo = p.log_p_hi = log_p[i];
+      p.extrapolated = !std::isnan(p.log_p) && (upper ? points[i] > high_ : points[i] < low_);
+      if (!std::isfinite(p.log_p)) continue;
+      // 2e-12 down to 1e-300, in proportion below; else 1e-13 of the mass, twice what is stated for the reflected one.
+      double const relative = 2e-12 * std::max(1.0, -p.log_p / 690), mass = std::exp(p.log_p), error = 4e-13;
+      p.log_p_lo = analytic ? p.log_p - relative : std::log(std::max(0.0, mass - error));
+      p.log_p_hi = std::min(0.0, analytic ? p.log_p + relative : std::log(mass + error));
+    }
     return out;
   }
 

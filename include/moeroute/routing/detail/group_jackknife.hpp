@@ -42,7 +42,10 @@ inline estimate group_interval(double value, std::vector<double> const& left_out
   estimate e;
   e.value = value;
   e.level = level;
-  if (left_out.size() < 2) return e;
+  if (left_out.size() < 2) {
+    if (correct) e.value = quiet_nan;  // nothing shows the bias
+    return e;
+  }
   auto const j = jackknife(value, left_out);
   if (correct) e.value = j.corrected;
   double const half = student_bound(level, static_cast<double>(left_out.size() - 1)) * j.standard_error;
