@@ -256,3 +256,48 @@ def test_interrupted_leaves_no_results(trace, tmp_path):
     assert child.wait(timeout=20) != 0
     # Stopped before it wrote: the results of the earlier run are still whole.
     assert json.loads((out / "results.json").read_text())["options"]["permutations"] == 199
+
+
+def test_phase(data, tmp_path):
+    """The rows of one phase give what a trace of these rows alone gives, wherever in a document they stand."""
+    from safetensors.numpy import load_file, save_file
+    rng = np.random.default_rng(11)
+    phases = [rng.integers(0, 2, len(d["logits"])).astype(np.uint8) for d in data["documents"]]
+    phases[4][:] = 0  # a document without a decode row
+    nats = [rng.exponential(2, len(p)).astype(np.float32) for p in phases]
+    for p in nats:
+        p[0] = np.nan
+    folder = write_trace(tmp_path / "both", data, [30, len(phases) - 30])
+    for shard, (first, last) in zip(("shard-00000", "shard-00001"), ((0, 30), (30, len(phases)))):
+        path = folder / f"{shard}.safetensors"
+        save_file(load_file(path) | {"phase": np.concatenate(phases[first:last]), "logprob": -np.concatenate(nats[first:last])}, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for shard in manifest["shards"]:
+        shard["bytes"] = (folder / shard["file"]).stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for number, name in enumerate(("prefill", "decode")):
+        kept = [dict(d, logits=d["logits"][p == number]) for d, p in zip(data["documents"], phases) if (p == number).any()]
+        expected = analyze(write_trace(tmp_path / name, data | {"documents": kept}), tmp_path / f"{name}-expected")
+        found = analyze(folder, tmp_path / f"{name}-found", "--phase", name)
+        assert found["trace"]["phase"] == name and expected["trace"]["phase"] == "all"
+        assert found["trace"]["tokens"] == sum((p == number).sum() for p in phases)
+        assert len(kept) == found["trace"]["documents"] == len(phases) - number
+        for label in found["trace"]["labels"]:
+            rows = np.concatenate([n[p == number] for d, p, n in zip(data["documents"], phases, nats) if d["labels"]["label"] == label["name"]])
+            np.testing.assert_allclose(label["loss"], np.nanmean(rows.astype(np.float64)), rtol=1e-12)
+        def without_losses(r):
+            # The number of a document names its draws, and here it is another one.
+            return [{k: l[k] for k in ("counts", "probability", "gate", "tokens", "weight_share")} for l in r["layers"]]
+        assert without_losses(found) == without_losses(expected)
+        examples = [[(e["id"], e["layers"]) for e in r["documents"]] for r in (found, expected)]
+        assert examples[0] == examples[1]
+        assert f"{name} rows only" in (tmp_path / f"{name}-found/summary_report.txt").read_text()
+    whole = analyze(folder, tmp_path / "all", "--phase", "all")
+    assert whole["trace"]["tokens"] == sum(map(len, phases))
+    plain = write_trace(tmp_path / "plain", data)
+    one_line(run("analyze", plain, "-o", tmp_path / "x", "--phase", "decode"), 1, "shard-00000.safetensors:phase", "is missing")
+    for shard in manifest["shards"]:
+        path = folder / shard["file"]
+        save_file(load_file(path) | {"phase": np.zeros(shard["tokens"], np.uint8)}, path)
+    one_line(run("analyze", folder, "-o", tmp_path / "x", "--phase", "decode"), 1, "manifest.json:shards", "have no decode rows")
+    one_line(run("analyze", folder, "-o", tmp_path / "x", "--phase", "both"), 2, "--phase")

@@ -189,6 +189,13 @@ TEST_CASE("trace: a document survives its line") {
   CHECK(std::isnan(document_from_line(document_line(d), "f", "line 1").loss));
   d.pieces[1] = "\xff";  // not UTF-8: it cannot stand in JSON as it is
   CHECK(document_from_line(document_line(d), "f", "line 1").pieces[1] == "�");
+  CHECK_FALSE(document_from_line(document_line(d), "f", "line 1").generated);
+  d.generated = {{7, 9}, "a\n안", true};
+  auto const g = document_from_line(document_line(d), "f", "line 1").generated;
+  REQUIRE(g);
+  CHECK(g->ids == d.generated->ids);
+  CHECK(g->text == d.generated->text);
+  CHECK(g->ended);
 
   std::pair<char const*, char const*> const cases[] = {
       {"{\"document\":1", "f:line 3, byte"},
@@ -201,6 +208,9 @@ TEST_CASE("trace: a document survives its line") {
       {"{\"document\":1,\"id\":\"a\",\"tokens\":1,\"loss\":\"x\"}", "f:line 3.loss: has the wrong type"},
       {"{\"document\":1,\"id\":\"a\",\"tokens\":1,\"pieces\":[\"a\",\"b\"]}",
        "f:line 3.pieces: has 2 entries for 1 tokens"},
+      {"{\"document\":1,\"id\":\"a\",\"tokens\":1,\"generated\":3}", "f:line 3, generated: is not an object"},
+      {"{\"document\":1,\"id\":\"a\",\"tokens\":1,\"generated\":{\"ids\":[1,2]}}",
+       "f:line 3, generated.ids: are more than the document has tokens"},
       {"{\"document\":1,\"id\":\"\xff\",\"tokens\":1}", "is not valid JSON"},
       {"{\"document\":1,\"id\":\"a\",\"tokens\":1,\"loss\":1e999}", "f:line 3: holds a number beyond all bounds"},
   };

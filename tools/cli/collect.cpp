@@ -5,9 +5,12 @@
 #include <moeroute/numeric/softmax.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <numeric>
+#include <optional>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include <unistd.h>
@@ -16,17 +19,100 @@ namespace moeroute::cli {
 
 namespace {
 
+// A shard with the rows of one phase alone: the same documents, shorter; those without such a row are left out.
+class chosen_shard {
+ public:
+  chosen_shard(trace_shard&& shard, phase_choice phase) : shard_{std::move(shard)}, all_{phase == phase_choice::all} {
+    if (all_) return;
+    auto const& file = shard_.file();
+    if (file.find("phase") == nullptr) throw format_error(file.path(), "phase", "is missing, and --phase asks for it");
+    auto const column = file.vector<std::uint8_t>("phase");
+    std::optional<vector_view<float>> logprob;
+    if (file.find("logprob") != nullptr) logprob = file.vector<float>("logprob");
+    auto const wanted = phase == phase_choice::decode ? trace_decode : trace_prefill;
+    auto const& spans = shard_.spans();
+    offsets_.push_back(0);
+    for (index_t d = 0; d < spans.documents(); ++d) {
+      trace_document document = shard_.documents()[static_cast<std::size_t>(d)];
+      std::vector<std::string> const pieces = std::move(document.pieces);
+      document.pieces.clear();
+      double nats = 0;
+      index_t predicted = 0;
+      for (index_t p = 0; p < spans.size(d); ++p) {
+        auto const row = spans.first(d) + p;
+        if (column[row] != wanted) continue;
+        rows_.push_back(row);
+        if (!pieces.empty()) document.pieces.push_back(pieces[static_cast<std::size_t>(p)]);
+        if (!logprob || std::isnan((*logprob)[row])) continue;
+        nats -= static_cast<double>((*logprob)[row]);
+        ++predicted;
+      }
+      if (static_cast<index_t>(rows_.size()) == offsets_.back()) continue;
+      document.tokens = rows_.size() - static_cast<std::size_t>(offsets_.back());
+      document.loss = predicted > 0 ? nats / static_cast<double>(predicted) : quiet_nan;
+      predicted_.push_back(static_cast<std::uint64_t>(predicted));
+      offsets_.push_back(static_cast<std::int64_t>(rows_.size()));
+      ids_.push_back(document.document);
+      documents_.push_back(std::move(document));
+    }
+  }
+
+  trace_shard const& whole() const { return shard_; }
+  document_spans spans() const {
+    if (all_) return shard_.spans();
+    return {vector_view<std::int64_t>(offsets_.data(), static_cast<index_t>(offsets_.size())),
+            vector_view<std::int64_t>(ids_.data(), static_cast<index_t>(ids_.size()))};
+  }
+  std::vector<trace_document> const& documents() const { return all_ ? shard_.documents() : documents_; }
+  /// Tokens of document d whose loss is known.
+  std::uint64_t predicted(std::size_t d) const {
+    return all_ ? std::max<std::uint64_t>(documents()[d].tokens, 1) - 1 : predicted_[d];
+  }
+
+  template <class Logit>
+  struct copied_rows {
+    std::vector<std::int16_t> ids;
+    std::vector<float> weights;
+    std::vector<Logit> logits;
+  };
+  /// As trace_shard::layer; the rows of one phase are copied into `memory`.
+  template <class Logit>
+  routing_batch<Logit> layer(std::size_t l, copied_rows<Logit>& memory) const {
+    auto const batch = shard_.layer<Logit>(l);
+    if (all_) return batch;
+    auto const copy = [this](auto const& from, auto& to) {
+      for (auto const row : rows_)
+        for (index_t c = 0; c < from.cols(); ++c) to.push_back(from(row, c));
+      return std::remove_cvref_t<decltype(from)>(to.data(), static_cast<index_t>(rows_.size()), from.cols());
+    };
+    matrix_view<float> weights;
+    matrix_view<Logit> logits;
+    if (batch.has_weights()) weights = copy(batch.weights(), memory.weights);
+    if (batch.has_logits()) logits = copy(batch.logits(), memory.logits);
+    return {batch.experts(), copy(batch.ids(), memory.ids), weights, logits};
+  }
+
+ private:
+  trace_shard shard_;
+  bool all_;
+  std::vector<index_t> rows_;
+  std::vector<std::int64_t> offsets_, ids_;
+  std::vector<std::uint64_t> predicted_;
+  std::vector<trace_document> documents_;
+};
+
 document_table read_documents(trace_reader const& trace, collect_options const& options) {
   std::vector<document_entry> entries;
   for (std::size_t s = 0; s < trace.shards(); ++s) {
-    auto const shard = trace.shard(s);
-    for (auto const& d : shard.documents()) {
+    chosen_shard const shard(trace.shard(s), options.phase);
+    for (std::size_t i = 0; i < shard.documents().size(); ++i) {
+      auto const& d = shard.documents()[i];
       auto const value = [&](std::string const& key) {
         auto const it = d.labels.find(key);
         return it == d.labels.end() ? std::string() : it->second;
       };
       entries.push_back({d.document, value(options.label_key), value(options.block_key), d.tokens,
-                         std::max<std::uint64_t>(d.tokens, 1) - 1, d.loss});
+                         shard.predicted(i), d.loss});
     }
   }
   // By global id, so that nothing depends on how the documents are spread over shards.
@@ -42,6 +128,8 @@ document_table read_documents(trace_reader const& trace, collect_options const& 
 
 trace_statistics read_state(trace_reader const& trace, collect_options const& options) {
   auto const& manifest = trace.manifest();
+  if (options.phase != phase_choice::all)
+    throw argument_error("--phase: this trace keeps counts, and they were counted over all rows");
   auto counts = read_counts(trace.folder(), *manifest.counts, manifest.layers);
   for (auto const& [option, asked, kept] : {std::tuple("--label", options.label_key, counts.label_key), std::tuple("--block", options.block_key, counts.block_key)})
     if (asked != kept)
@@ -96,10 +184,11 @@ void keep_example(example_document::layer& out, routing_batch<Logit> const& batc
 }
 
 template <class Logit>
-void add_layer(layer_statistics& statistics, trace_shard const& shard, std::size_t l, router_spec const& spec, document_table const& table,
+void add_layer(layer_statistics& statistics, chosen_shard const& shard, std::size_t l, router_spec const& spec, document_table const& table,
                std::vector<std::int32_t> const& rows, std::vector<std::size_t> const& labels, std::vector<example_document>& examples) {
-  auto const batch = shard.layer<Logit>(l);
-  auto const& spans = shard.spans();
+  typename chosen_shard::copied_rows<Logit> memory;
+  auto const batch = shard.layer<Logit>(l, memory);
+  auto const spans = shard.spans();
   update(statistics, batch, spans, rows, labels);
   for (index_t d = 0; d < spans.documents(); ++d) {
     auto const c = labels[static_cast<std::size_t>(d)];
@@ -115,6 +204,9 @@ trace_statistics collect(trace_reader const& trace, collect_options const& optio
   if (manifest.counts) return read_state(trace, options);
   trace_statistics out;
   out.table = read_documents(trace, options);
+  if (out.table.tokens == 0)
+    throw format_error((trace.folder() / "manifest.json").string(), "shards",
+                       std::string("have no ") + (options.phase == phase_choice::decode ? "decode" : "prefill") + " rows");
   auto const& table = out.table;
   auto const labels = table.label_list.size();
   bool has_logits = false;
@@ -126,10 +218,10 @@ trace_statistics collect(trace_reader const& trace, collect_options const& optio
 
   progress_line progress(options.progress, manifest.tokens);
   for (std::size_t s = 0; s < trace.shards(); ++s) {
-    auto const shard = trace.shard(s);
+    chosen_shard const shard(trace.shard(s), options.phase);
     for (auto const& l : manifest.layers)
-      if (shard.has(l.layer, "logits") != has_logits)
-        throw format_error(shard.file().path(), "layers." + std::to_string(l.layer) + ".logits",
+      if (shard.whole().has(l.layer, "logits") != has_logits)
+        throw format_error(shard.whole().file().path(), "layers." + std::to_string(l.layer) + ".logits",
                            has_logits ? "is missing, other layers or shards have it" : "is there, other layers or shards lack it");
     std::vector<std::int32_t> rows;
     std::vector<std::size_t> label_of;
@@ -142,7 +234,7 @@ trace_statistics collect(trace_reader const& trace, collect_options const& optio
         out.examples[c].tokens = std::min(options.example_tokens, static_cast<std::size_t>(d.tokens));
       }
     }
-    auto const type = shard.logit_type();
+    auto const type = shard.whole().logit_type();
     // A layer belongs to one thread: nothing is shared, so the number of threads cannot show in the result.
     parallel_for(static_cast<index_t>(manifest.layers.size()), options.threads, [&](index_t i) {
       auto const l = static_cast<std::size_t>(i);

@@ -12,7 +12,11 @@
 
 namespace moeroute::cli {
 
+/// Rows of a trace that are looked at: what was given to the model, what it wrote itself, or both.
+enum class phase_choice { all, prefill, decode };
+
 struct collect_options {
+  phase_choice phase = phase_choice::all;
   std::string label_key = "label";
   std::string block_key = "passage";
   int threads = 0;

@@ -72,6 +72,8 @@ int main(int argc, char** argv) {
   analyze_command->add_option("-o,--output", analyze.output, "folder for results.json, summary_report.txt, .npy and .csv; results of an earlier run are replaced")->required();
   analyze_command->add_option("--label", analyze.collecting.label_key, "label of the documents that is compared")->capture_default_str();
   analyze_command->add_option("--block", analyze.collecting.block_key, "label that dependent documents share, such as the passage they translate")->capture_default_str();
+  std::string phase = "all";
+  analyze_command->add_option("--phase", phase, "rows of prompts (prefill), of generated tokens (decode), or all")->capture_default_str()->check(CLI::IsMember({"all", "prefill", "decode"}));
   analyze_command->add_option("--threads", analyze.collecting.threads, "threads, 0 = all; results do not depend on it")->capture_default_str()->check(CLI::Range(0, 4096));
   analyze_command->add_option("--seed", analyze.inference.seed, "seed of bootstrap and permutations")->capture_default_str();
   analyze_command->add_option("--permutations", analyze.inference.permutations, "relabellings of documents; the smallest p-value is 1/(N+1)")->capture_default_str()->check(CLI::Range(0, 1000000));
@@ -101,6 +103,7 @@ int main(int argc, char** argv) {
     if (*analyze_command) {
       refuse_foreign_folder(analyze.output);
       analyze.collecting.progress = !quiet;
+      if (phase != "all") analyze.collecting.phase = phase == "decode" ? moeroute::cli::phase_choice::decode : moeroute::cli::phase_choice::prefill;
       analyze.collecting.count_memory = count_mebibytes << 20;
       auto const a = moeroute::cli::analyze(analyze);
       moeroute::cli::write_results(a);

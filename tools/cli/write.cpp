@@ -4,6 +4,7 @@
 #include <moeroute/core/version.hpp>
 #include <moeroute/io/npy.hpp>
 
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -39,6 +40,8 @@ json rows_json(std::vector<T> const& values, std::size_t columns) {
   return out;
 }
 
+constexpr std::array<char const*, 3> phase_names{"all", "prefill", "decode"};
+
 json trace_json(analysis const& a) {
   auto const& table = a.statistics.table;
   auto labels = json::array();
@@ -48,6 +51,7 @@ json trace_json(analysis const& a) {
           {"run", a.manifest.run},
           {"documents", table.documents},
           {"tokens", table.tokens},
+          {"phase", phase_names[static_cast<std::size_t>(a.options.collecting.phase)]},
           {"label_key", a.options.collecting.label_key},
           {"block_key", table.has_blocks ? json(a.options.collecting.block_key) : json(nullptr)},
           {"blocks", table.blocks},
@@ -324,6 +328,7 @@ std::string summary(analysis const& a) {
   out << "moeroute " << version << ": summary of " << a.manifest.model.value("name", std::string("trace")) << "\n\n";
   line("%llu documents, %llu tokens, %zu MoE layers, %td experts, %td per token", static_cast<unsigned long long>(table.documents), static_cast<unsigned long long>(table.tokens), a.layers.size(),
        a.manifest.layers.front().router.experts, a.manifest.layers.front().router.top_k);
+  if (a.options.collecting.phase != phase_choice::all) line("%s rows only", phase_names[static_cast<std::size_t>(a.options.collecting.phase)]);
   out << "\nWhat was found\n";
   for (auto const& s : a.answers) out << "- " << s << "\n";
   if (!a.warnings.empty()) out << "\nWarnings\n";

@@ -27,6 +27,16 @@ namespace moeroute {
 
 inline constexpr int trace_format_version = 1;
 
+/// Values of the phase column: tokens that were given, and tokens that the model made itself.
+inline constexpr std::uint8_t trace_prefill = 0, trace_decode = 1;
+
+/// What a model wrote behind a prompt.
+struct trace_generation {
+  std::vector<std::int32_t> ids;
+  std::string text;    ///< decoded by the tokenizer; empty where there is none
+  bool ended = false;  ///< by an end token, which is the last id, rather than by the limit
+};
+
 /// One document of a trace: a line of documents-NNNNN.jsonl.
 struct trace_document {
   std::int64_t document = 0;                   ///< global id, unique in the whole trace
@@ -36,6 +46,7 @@ struct trace_document {
   std::uint64_t tokens = 0;
   double loss = quiet_nan;                     ///< mean nats per predicted token; NaN if unknown
   std::vector<std::string> pieces;             ///< printable text of each token, or empty
+  std::optional<trace_generation> generated;   ///< the last tokens, if a model wrote them
 };
 
 struct trace_shard_info {
@@ -280,6 +291,8 @@ inline std::string document_line(trace_document const& d) {
   nlohmann::ordered_json json{{"document", d.document}, {"id", d.id}, {"labels", d.labels}, {"source", d.source}, {"tokens", d.tokens}};
   json["loss"] = std::isfinite(d.loss) ? nlohmann::ordered_json(d.loss) : nlohmann::ordered_json(nullptr);
   if (!d.pieces.empty()) json["pieces"] = d.pieces;
+  if (d.generated)
+    json["generated"] = {{"ids", d.generated->ids}, {"text", d.generated->text}, {"stop", d.generated->ended ? "end" : "length"}};
   // Bytes that are not UTF-8 cannot stand in JSON: they become U+FFFD here, in the names only.
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
@@ -297,6 +310,12 @@ inline trace_document document_from_line(std::string_view line, std::string cons
   if (json.contains("pieces")) {
     d.pieces = fields.get<std::vector<std::string>>("pieces");
     if (d.pieces.size() != d.tokens) fields.fail("pieces", "has " + std::to_string(d.pieces.size()) + " entries for " + std::to_string(d.tokens) + " tokens");
+  }
+  if (json.contains("generated")) {
+    detail::json_fields const inner(json["generated"], file, place + ", generated");
+    d.generated = {inner.get<std::vector<std::int32_t>>("ids"), inner.get<std::string>("text", ""),
+                   inner.get<std::string>("stop", "length") == "end"};
+    if (d.generated->ids.size() > d.tokens) inner.fail("ids", "are more than the document has tokens");
   }
   return d;
 }
