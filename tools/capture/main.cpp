@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -104,6 +105,19 @@ int main(int argc, char** argv) {
   app.add_option("--max-tokens", options.max_tokens,
                  "Cut documents to this many tokens (default: what the model allows)")
       ->check(CLI::PositiveNumber);
+  app.add_option("--generate", options.generate.tokens,
+                 "Go on from every document with up to this many tokens, recorded as its decode rows")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--temperature", options.generate.temperature,
+                 "Draw tokens from softmax(logits / temperature); 0: always the most probable one")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--top-p", options.generate.top_p, "Draw from the fewest most probable tokens that reach this together")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--seed", options.generate.seed, "Seed of the draws")->capture_default_str();
+  app.add_flag("--skip-special-tokens", options.generate.skip_special_tokens,
+               "Leave special tokens out of the generated text");
   app.add_option("--shard-tokens", options.shard_tokens, "Tokens per shard")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
@@ -164,6 +178,14 @@ int main(int argc, char** argv) {
   if (options.out.empty() && !options.plan_only && !tokenize_only)
     return complain(2, "no folder for the trace given; use -o");
   if (auto const memory = free_memory()) options.inputs.document_bytes = std::min(options.inputs.document_bytes, *memory / 4);
+  if (options.generate.tokens == 0)
+    for (char const* name : {"--temperature", "--top-p", "--seed", "--skip-special-tokens"})
+      if (app.count(name) > 0) return complain(2, std::string(name) + " is for --generate, which is not given");
+  // Also for what is no number.
+  if (!(options.generate.top_p > 0)) return complain(2, "--top-p: expected more than 0 and at most 1");
+  if (!std::isfinite(options.generate.temperature)) return complain(2, "--temperature: expected a number");
+  if (app.count("--top-p") > 0 && options.generate.temperature == 0)
+    return complain(2, "--top-p is for drawing, and at --temperature 0 nothing is drawn; give a temperature");
   install_signal_handlers();
   return guarded(options, tokenize_only);
 }

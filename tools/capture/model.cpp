@@ -46,6 +46,7 @@
 
 #include "attention.hpp"
 #include "experts.hpp"
+#include "kv_cache.hpp"
 #include "next_token.hpp"
 
 namespace moeroute::capture {
@@ -110,6 +111,7 @@ struct layer_weights {
   unit_weights feed_forward;  // dense, or shared beside the experts
   linear_weights shared_gate;
   std::int64_t window = 0;
+  std::size_t number = 0;
 };
 
 // Documents of similar length, padded to one rectangle for the attention alone. Padding stands behind the document,
@@ -121,8 +123,9 @@ struct attention_group {
 };
 
 struct attention_plan {
-  std::vector<attention_group> groups;
+  std::vector<attention_group> groups;  // none: every token is the next one of a document in the cache
   Tensor back;  // [T] into the padded rows of all groups, one after another
+  kv_cache* cache = nullptr;  // where keys and values are kept, if they are needed again
 };
 
 // cos and sin of every token, [T, 1, rotated width].
@@ -299,6 +302,11 @@ std::string_view attention_name(attention_kind kind) {
 
 std::string torch_version() { return TORCH_VERSION; }
 
+struct continuation::state {
+  kv_cache cache;
+  Tensor next;  // [D, vocabulary] logits of the next token
+};
+
 struct model::state {
   model_spec spec;
   at::Device device{at::kCPU};
@@ -386,6 +394,7 @@ struct model::state {
 
     layer_weights w;
     w.window = spec.windows[static_cast<std::size_t>(layer)];
+    w.number = static_cast<std::size_t>(layer);
     w.attention_norm = norm(text(n.attention_norm));
     w.feed_forward_norm = norm(text(n.feed_forward_norm));
     w.o = linear(text(n.o));
@@ -554,6 +563,8 @@ struct model::state {
   Tensor attention(layer_weights const& w, Tensor const& x, rotation_table const& by,
                    attention_plan const& plan) const {
     auto const [q, k, v] = spec.kind->latent ? project_latent(w, x, by) : project(w, x, by);
+    if (plan.cache != nullptr) plan.cache->store(w.number, k, v);
+    if (plan.groups.empty()) return w.o(plan.cache->attend(w.number, q, spec.attention_scale, w.sinks));
     std::vector<Tensor> parts;
     for (auto const& group : plan.groups) {
       auto const rectangle = [&](Tensor const& t) {
@@ -627,11 +638,13 @@ struct model::state {
     return mixed + (w.shared_gate.weight.defined() ? at::sigmoid(w.shared_gate(x)) * shared : shared);
   }
 
-  rotation_table rotations(std::vector<std::int64_t> const& positions, std::span<std::int64_t const> offsets) const {
+  Tensor upload(std::vector<std::int64_t> const& values) const {
+    return at::tensor(values, at::TensorOptions().dtype(at::kLong)).to(device);
+  }
+
+  // `lengths` [T]: of the document that the token stands in.
+  rotation_table rotations(std::vector<std::int64_t> const& positions, std::vector<std::int64_t> const& lengths) const {
     auto const& rope = spec.rope;
-    auto const upload = [&](std::vector<std::int64_t> const& values) {
-      return at::tensor(values, at::TensorOptions().dtype(at::kLong)).to(device);
-    };
     auto const position = upload(positions).to(at::kFloat).unsqueeze(1);
     auto const table = [&](Tensor const& f, double scale) {
       auto const angles = position * f;
@@ -641,11 +654,7 @@ struct model::state {
     };
     auto by = table(frequencies, rope.scale);
     if (long_frequencies.defined()) {
-      std::vector<std::int64_t> is_long(positions.size());
-      for (std::size_t d = 0; d + 1 < offsets.size(); ++d)
-        for (auto t = offsets[d]; t < offsets[d + 1]; ++t)
-          is_long[static_cast<std::size_t>(t)] = offsets[d + 1] - offsets[d] > rope.long_from;
-      auto const mask = upload(is_long).to(at::kBool).unsqueeze(1);
+      auto const mask = (upload(lengths) > rope.long_from).unsqueeze(1);
       auto const far = table(long_frequencies, rope.long_scale);
       by = {at::where(mask, far.cos, by.cos), at::where(mask, far.sin, by.sin)};
     }
@@ -653,10 +662,13 @@ struct model::state {
   }
 
   packed pack(std::span<std::int64_t const> offsets) const {
-    std::vector<std::int64_t> positions(static_cast<std::size_t>(offsets.back()));
+    std::vector<std::int64_t> positions(static_cast<std::size_t>(offsets.back())), lengths(positions.size());
     for (std::size_t d = 0; d + 1 < offsets.size(); ++d)
-      for (auto t = offsets[d]; t < offsets[d + 1]; ++t) positions[static_cast<std::size_t>(t)] = t - offsets[d];
-    return {rotations(positions, offsets), plan_attention(offsets, device)};
+      for (auto t = offsets[d]; t < offsets[d + 1]; ++t) {
+        positions[static_cast<std::size_t>(t)] = t - offsets[d];
+        lengths[static_cast<std::size_t>(t)] = offsets[d + 1] - offsets[d];
+      }
+    return {rotations(positions, lengths), plan_attention(offsets, device)};
   }
 
   Tensor embed(std::span<std::int32_t const> ids) const {
@@ -694,16 +706,63 @@ struct model::state {
     return layer;
   }
 
-  batch_output run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const {
-    c10::InferenceMode const inference;
-    auto const batch = pack(offsets);
+  // Through all layers and the last norm; the routing goes into `out`.
+  Tensor forward(std::span<std::int32_t const> ids, packed const& batch, batch_output& out) const {
     std::vector<routed> record;
     auto x = embed(ids);
     for (auto const& w : layers) x = run_layer(w, std::move(x), batch, record);
-    batch_output out;
-    head_output(norm(x, final_norm), ids, offsets, out);
     for (auto const& r : record) out.layers.push_back(on_host(r));
+    return norm(x, final_norm);
+  }
+
+  batch_output run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const {
+    c10::InferenceMode const inference;
+    batch_output out;
+    head_output(forward(ids, pack(offsets), out), ids, offsets, out);
     return out;
+  }
+
+  batch_output begin(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets,
+                     continuation::state& onward) const {
+    c10::InferenceMode const inference;
+    onward.cache.expect_documents(offsets);
+    auto batch = pack(offsets);
+    batch.plan.cache = &onward.cache;
+    batch_output out;
+    auto const x = forward(ids, batch, out);
+    head_output(x, ids, offsets, out);
+    std::vector<std::int64_t> last;
+    for (auto const end : offsets.subspan(1)) last.push_back(end - 1);
+    onward.next = next_logits(x.index_select(0, upload(last)));
+    // Of another product than head_output's, which may round otherwise: what is said to be predicted is what follows.
+    auto const any = upload(std::vector<std::int64_t>(last.size()));
+    auto const predicted = to_vector<std::int32_t>(score(onward.next, any).best, at::kInt);
+    for (std::size_t d = 0; d < last.size(); ++d) out.predicted[static_cast<std::size_t>(last[d])] = predicted[d];
+    return out;
+  }
+
+  batch_output step(std::span<std::int32_t const> ids, continuation::state& onward) const {
+    c10::InferenceMode const inference;
+    onward.cache.expect_step();
+    auto const& lengths = onward.cache.lengths();
+    auto positions = lengths;
+    for (auto& p : positions) --p;
+    packed batch{rotations(positions, lengths), {}};
+    batch.plan.cache = &onward.cache;
+    batch_output out;
+    onward.next = next_logits(forward(ids, batch, out));
+    // Of any token: whether the distribution is finite does not depend on it.
+    auto const scored = score(onward.next, upload(std::vector<std::int64_t>(ids.size())));
+    out.predicted = to_vector<std::int32_t>(scored.best, at::kInt);
+    out.logprob.assign(ids.size(), std::numeric_limits<float>::quiet_NaN());
+    auto const infinite = at::isfinite(scored.logprob).logical_not();
+    out.nonfinite = static_cast<std::uint64_t>(infinite.sum().item<std::int64_t>());
+    return out;
+  }
+
+  Tensor next_logits(Tensor const& x) const {
+    auto const logits = head(x).to(at::kFloat);
+    return spec.logits_divisor != 1 ? logits / spec.logits_divisor : logits;
   }
 
   // The next-token distribution in slices of rows: [T, vocabulary] at once would be larger than everything else
@@ -719,9 +778,7 @@ struct model::state {
     std::vector<Tensor> logprob, predicted;
     for (std::int64_t begin = 0; begin < tokens; begin += slice) {
       auto const n = std::min(slice, tokens - begin);
-      auto logits = head(x.narrow(0, begin, n)).to(at::kFloat);
-      if (spec.logits_divisor != 1) logits = logits / spec.logits_divisor;
-      auto const scored = score(logits, next_ids.narrow(0, begin, n));
+      auto const scored = score(next_logits(x.narrow(0, begin, n)), next_ids.narrow(0, begin, n));
       logprob.push_back(scored.logprob);
       predicted.push_back(scored.best);
     }
@@ -748,6 +805,47 @@ model::~model() = default;
 
 batch_output model::run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const {
   return guarded([&] { return state_->run(ids, offsets); });
+}
+
+continuation::continuation() = default;
+continuation::continuation(continuation&&) noexcept = default;
+continuation::~continuation() = default;
+
+batch_output model::begin(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets, std::int64_t more,
+                          continuation& onward) const {
+  std::int64_t longest = 0;
+  for (std::size_t d = 0; d + 1 < offsets.size(); ++d) longest = std::max(longest, offsets[d + 1] - offsets[d]);
+  return guarded([&] {
+    kv_cache cache(state_->spec.windows, static_cast<std::int64_t>(offsets.size()) - 1, longest + more, state_->device);
+    onward.state_ = std::make_unique<continuation::state>(continuation::state{std::move(cache), {}});
+    return state_->begin(ids, offsets, *onward.state_);
+  });
+}
+
+batch_output model::step(continuation& onward, std::span<std::int32_t const> ids) const {
+  return guarded([&] { return state_->step(ids, *onward.state_); });
+}
+
+std::vector<float> model::probabilities(continuation const& onward, double temperature) const {
+  return guarded([&] {
+    c10::InferenceMode const inference;
+    return to_vector<float>(at::softmax(onward.state_->next / temperature, 1), at::kFloat);
+  });
+}
+
+std::vector<float> model::logprob(continuation const& onward, std::span<std::int32_t const> ids) const {
+  return guarded([&] {
+    c10::InferenceMode const inference;
+    return to_vector<float>(score(onward.state_->next, state_->upload({ids.begin(), ids.end()})).logprob, at::kFloat);
+  });
+}
+
+void model::keep(continuation& onward, std::span<std::int64_t const> documents) const {
+  guarded([&] {
+    c10::InferenceMode const inference;
+    onward.state_->cache.keep(documents);
+    onward.state_->next = onward.state_->next.index_select(0, state_->upload({documents.begin(), documents.end()}));
+  });
 }
 
 }  // namespace moeroute::capture

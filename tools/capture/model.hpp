@@ -81,6 +81,19 @@ struct batch_output {
   std::uint64_t nonfinite = 0;          ///< tokens whose next-token distribution is not finite
 };
 
+/// Documents that go on token by token: what `model::begin` leaves and `model::step` extends.
+class continuation {
+ public:
+  continuation();
+  continuation(continuation&&) noexcept;
+  ~continuation();
+
+ private:
+  friend class model;
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
 /// The decoder: weights of a checkpoint, mapped where type and device allow it, converted otherwise.
 class model {
  public:
@@ -92,6 +105,19 @@ class model {
   /// id is outside the vocabulary, resource_error if memory runs out, std::runtime_error with libtorch's words
   /// otherwise.
   batch_output run(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets) const;
+
+  /// As `run`, and keeps what it takes to go on with up to `more` tokens in each document.
+  batch_output begin(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets, std::int64_t more,
+                     continuation& onward) const;
+  /// Runs one more token of every document. Row d of the output is that of document d; its logprob is NaN, for it was
+  /// known before (`logprob`).
+  batch_output step(continuation& onward, std::span<std::int32_t const> ids) const;
+  /// [D, vocabulary] of the next token: softmax of logits / temperature.
+  std::vector<float> probabilities(continuation const& onward, double temperature) const;
+  /// [D] nats of these next tokens, at temperature 1.
+  std::vector<float> logprob(continuation const& onward, std::span<std::int32_t const> ids) const;
+  /// Goes on with these documents alone, in this order.
+  void keep(continuation& onward, std::span<std::int64_t const> documents) const;
 
  private:
   struct state;

@@ -44,6 +44,16 @@ std::uint64_t activation_bytes(model_spec const& s, dtype type, std::uint64_t to
   return tokens * (per_token + 2 * recorded) + rows * u(s.vocabulary) * 12;
 }
 
+std::uint64_t cache_bytes(model_spec const& s, dtype type, std::uint64_t tokens, std::uint64_t shortest) {
+  auto const heads = static_cast<std::uint64_t>(s.kind->latent ? s.heads : s.kv_heads);
+  auto const width = static_cast<std::uint64_t>(s.head_width + s.value_width);
+  std::uint64_t positions = 0;
+  auto const documents = std::max<std::uint64_t>(1, tokens / shortest);
+  for (auto const window : s.windows)
+    positions += window == 0 ? tokens : std::min(tokens, documents * static_cast<std::uint64_t>(window));
+  return positions * heads * width * static_cast<std::uint64_t>(dtype_bytes(type));
+}
+
 std::uint64_t trace_bytes_per_token(model_spec const& s, dtype type) {
   auto const layer =
       s.router.experts * static_cast<std::int64_t>(dtype_bytes(logits_type(s, type))) + s.router.top_k * 6;
@@ -85,21 +95,24 @@ std::string capture_plan::text() const {
   out += "  weights      " + size_text(weights) + (mapped ? ", mapped from the file" : "") +
          (on_host ? free(memory) : free(device_memory)) + "\n";
   out += "  activations  " + size_text(activations) + " for batches of " + std::to_string(batch_tokens) + " tokens\n";
+  if (cache > 0) out += "  cache        " + size_text(cache) + " of keys and values\n";
   if (documents > 0) {
     out += "  shard        " + size_text(shard) + " in host memory" + (on_host ? "" : free(memory)) + "\n";
-    out += "  input        " + std::to_string(documents) + " documents, " + std::to_string(tokens) + " tokens\n";
+    out += "  input        " + std::to_string(documents) + " documents, " + std::to_string(tokens) + " tokens" +
+           (generated > 0 ? ", up to " + std::to_string(generated) + " generated" : "") + "\n";
     out += "  trace        " + size_text(trace) + free(disk) + "\n";
   }
   return out;
 }
 
 std::string capture_plan::obstacle() const {
-  auto const host = shard + (on_host ? weights + activations : 0);
+  auto const working = weights + activations + cache;
+  auto const host = shard + (on_host ? working : 0);
   if (memory && host > *memory)
     return "needs " + size_text(host) + " of memory, " + size_text(*memory) +
            " are free; try --dtype bfloat16, a smaller --batch-tokens or --shard-tokens";
-  if (!on_host && device_memory && weights + activations > *device_memory)
-    return "needs " + size_text(weights + activations) + " on " + device + ", " + size_text(*device_memory) +
+  if (!on_host && device_memory && working > *device_memory)
+    return "needs " + size_text(working) + " on " + device + ", " + size_text(*device_memory) +
            " are free; try --dtype bfloat16 or a smaller --batch-tokens";
   if (disk && trace > *disk)
     return "the trace needs " + size_text(trace) + " of disk, " + size_text(*disk) +

@@ -15,8 +15,9 @@ namespace moeroute::capture {
 
 /// What a capture will need, known before it begins. All in bytes unless said otherwise.
 struct capture_plan {
-  std::uint64_t parameters = 0, weights = 0, activations = 0, shard = 0, trace = 0;
+  std::uint64_t parameters = 0, weights = 0, activations = 0, cache = 0, shard = 0, trace = 0;
   std::uint64_t documents = 0, tokens = 0, batch_tokens = 0;
+  std::uint64_t generated = 0;  ///< tokens at most
   bool on_host = true;  ///< weights and activations are in host memory
   bool mapped = false;  ///< weights are used where the file is mapped, without a copy
   std::string device, type;
@@ -29,6 +30,9 @@ struct capture_plan {
 
 /// Bytes of activations of a batch: what the decoder holds at its widest place, with a margin.
 std::uint64_t activation_bytes(model_spec const& spec, dtype type, std::uint64_t tokens);
+
+/// Bytes of keys and values of documents that are continued, `tokens` positions in all, at least `shortest` in each.
+std::uint64_t cache_bytes(model_spec const& spec, dtype type, std::uint64_t tokens, std::uint64_t shortest);
 
 /// Bytes that one token takes in a trace, without the documents' text.
 std::uint64_t trace_bytes_per_token(model_spec const& spec, dtype type);

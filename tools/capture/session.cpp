@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <fcntl.h>
+#include <functional>
+#include <limits>
 #include <optional>
 #include <set>
 #include <span>
@@ -22,6 +24,7 @@
 
 #include "checkpoint.hpp"
 #include "counting.hpp"
+#include "detokenizer.hpp"
 #include "family.hpp"
 #include "hub.hpp"
 #include "json_view.hpp"
@@ -44,8 +47,11 @@ struct tokenized {
   std::string id, source;
   std::map<std::string, std::string> labels;
   std::vector<std::int32_t> ids;
-  std::optional<scored_part> scored;
+  std::optional<scored_part> scored = {};
   std::size_t scored_from = 0;  // token
+  std::optional<generated_tokens> generated = {};  ///< these are the last of `ids`
+
+  std::size_t prompt_tokens() const { return ids.size() - (generated ? generated->ids.size() : 0); }
 };
 
 struct tokenized_inputs {
@@ -54,9 +60,28 @@ struct tokenized_inputs {
   std::string sha256;
 };
 
+[[noreturn]] void refuse(std::string const& place, std::string const& what) {
+  auto const colon = place.rfind(':');
+  throw format_error(place.substr(0, colon), place.substr(colon + 1), what);
+}
+
+/// A prompt and what is to follow must fit into the model.
+void refuse_too_long(std::string const& place, std::size_t tokens, std::uint64_t more, model_spec const& spec) {
+  auto const whole = tokens + more;
+  auto const both = "the prompt has " + std::to_string(tokens) + " tokens, with --generate " + std::to_string(more);
+  if (whole > static_cast<std::uint64_t>(spec.max_positions))
+    refuse(place, both + " that exceeds the model's max_position_embeddings " + std::to_string(spec.max_positions) +
+                      "; generate fewer, or cut prompts with --max-tokens");
+  auto const bound = static_cast<std::uint64_t>(spec.rope.long_from);
+  if (!spec.rope.long_frequencies.empty() && tokens <= bound && whole > bound)
+    refuse(place, both + " would pass " + std::to_string(bound) +
+                      " tokens, where the model changes its rotation and all keys; generate fewer");
+}
+
 tokenized_inputs read_inputs(capture_options const& options, tokenizer const& words, fs::path const& folder,
                              model_spec const& spec) {
   auto const longest = options.max_tokens != 0 ? options.max_tokens : static_cast<std::uint64_t>(spec.max_positions);
+  auto const more = options.generate.tokens;
   tokenized_inputs out;
   moeroute::sha256 hash;
   auto const add_text = [&hash](std::string const& text) {
@@ -69,9 +94,7 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
   auto const add = [&](document const& d, tokenized&& t) {
     if (t.ids.empty()) {
       if (options.inputs.skip_empty) return;
-      auto const colon = d.place.rfind(':');
-      throw format_error(d.place.substr(0, colon), d.place.substr(colon + 1),
-                         "the document has no tokens; remove it or use --skip-empty");
+      refuse(d.place, "the document has no tokens; remove it or use --skip-empty");
     }
     auto const largest = *std::max_element(t.ids.begin(), t.ids.end());
     if (largest >= spec.vocabulary)
@@ -79,17 +102,18 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
                          "id " + std::to_string(largest),
                          "is outside the model's vocab_size of " + std::to_string(spec.vocabulary) +
                              "; tokenizer and model do not belong together");
-    if (t.ids.size() > longest) {
+    // A prompt is not cut unasked: what follows would not follow from its end.
+    if (t.ids.size() > longest && (more == 0 || options.max_tokens != 0)) {
       t.ids.resize(static_cast<std::size_t>(longest));
       ++out.truncated;
     }
-    if (spec.index_keys > 0 && t.ids.size() > static_cast<std::uint64_t>(spec.index_keys)) {
-      auto const colon = d.place.rfind(':');
-      throw format_error(d.place.substr(0, colon), d.place.substr(colon + 1),
-                         "the document has " + std::to_string(t.ids.size()) + " tokens; the sparse attention of more than " +
-                             std::to_string(spec.index_keys) + " (index_topk) is not built: use --max-tokens " +
-                             std::to_string(spec.index_keys));
-    }
+    if (more > 0) refuse_too_long(d.place, t.ids.size(), more, spec);
+    auto const dense = static_cast<std::uint64_t>(spec.index_keys);
+    if (dense > 0 && t.ids.size() + more > dense)
+      refuse(d.place, "the document has " + std::to_string(t.ids.size()) + " tokens" +
+                          (more > 0 ? " and may get " + std::to_string(more) + " more" : "") +
+                          "; the sparse attention of more than " + std::to_string(dense) +
+                          " (index_topk) is not built: use --max-tokens " + std::to_string(dense - std::min(dense, more)));
     add_text(t.id);
     add_text(t.source);
     for (auto const& [key, value] : t.labels) add_text(key), add_text(value);
@@ -131,12 +155,12 @@ tokenized_inputs read_inputs(capture_options const& options, tokenizer const& wo
 /// Documents [first, last) that go into one shard, or into one batch.
 using range = std::pair<std::size_t, std::size_t>;
 
-/// Consecutive documents, as many as `limit` tokens hold, at least one.
-std::vector<range> cut(std::vector<tokenized> const& documents, range whole, std::uint64_t limit) {
+/// Consecutive documents, as many as `limit` tokens hold with `more` for each, at least one.
+std::vector<range> cut(std::vector<tokenized> const& documents, range whole, std::uint64_t limit, std::uint64_t more) {
   std::vector<range> out;
   std::uint64_t tokens = 0;
   for (auto d = whole.first; d < whole.second; ++d) {
-    auto const size = documents[d].ids.size();
+    auto const size = documents[d].ids.size() + more;
     if (out.empty() || tokens + size > limit) {
       out.push_back({d, d});
       tokens = 0;
@@ -263,6 +287,13 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
            {"keep", options.keep},
            {"nonfinite",
             {{"router_logits", std::vector<std::uint64_t>(spec.moe_layers().size())}, {"next_token", 0}}}};
+  if (auto const& g = options.generate; g.tokens > 0)
+    m.run["generate"] = {{"tokens", g.tokens},
+                         {"temperature", g.temperature},
+                         {"top_p", g.top_p},
+                         {"seed", g.seed},
+                         {"skip_special_tokens", g.skip_special_tokens},
+                         {"end_tokens", end_tokens(folder)}};
   m.tensors = {{"logits", dtype_name(logits_type(spec, where.type))}, {"weights", "F32"}, {"ids", "I16"}};
   if (options.keep == "topk") m.tensors.erase("logits");
   for (auto const l : spec.moe_layers()) {
@@ -281,6 +312,10 @@ trace_manifest resumed(output_folder const& out, fs::path const& file, trace_man
         throw format_error(file.string(), std::string(section) + '.' + key,
                            "was " + (was.contains(key) ? was[key].dump() : "absent") + ", is " + value.dump() +
                                " now; resume with the same model, texts and options, or use --overwrite");
+    for (auto const& [key, value] : was.items())
+      if (!is.contains(key))
+        throw format_error(file.string(), std::string(section) + '.' + key,
+                           "was " + value.dump() + ", is absent now; resume with the same options, or use --overwrite");
   };
   if (m.tool != fresh.tool) throw format_error(file.string(), "tool", "was " + m.tool + "; use --overwrite");
   compare("model", m.model, fresh.model);
@@ -316,11 +351,13 @@ class shard_builder {
       columns_.document.push_back(static_cast<std::int64_t>(d));
       auto const& ids = documents[d].ids;
       columns_.token_ids.insert(columns_.token_ids.end(), ids.begin(), ids.end());
-      for (std::size_t p = 0; p < ids.size(); ++p) columns_.position.push_back(static_cast<std::int32_t>(p));
+      for (std::size_t p = 0; p < ids.size(); ++p) {
+        columns_.position.push_back(static_cast<std::int32_t>(p));
+        columns_.phase.push_back(p < documents[d].prompt_tokens() ? trace_prefill : trace_decode);
+      }
     }
     columns_.logprob.insert(columns_.logprob.end(), result.logprob.begin(), result.logprob.end());
     columns_.predicted.insert(columns_.predicted.end(), result.predicted.begin(), result.predicted.end());
-    columns_.phase.resize(columns_.token_ids.size(), 0);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       auto const& from = result.layers[l];
       if (has_logits_) layers_[l].logits.insert(layers_[l].logits.end(), from.logits.begin(), from.logits.end());
@@ -333,13 +370,14 @@ class shard_builder {
 
   /// Writes shard `index` and adds it to the manifest.
   void write(fs::path const& folder, std::size_t index, std::vector<tokenized> const& documents, tokenizer const& words,
-             trace_manifest& manifest) {
+             std::function<std::string(std::span<std::int32_t const>)> const& text_of, trace_manifest& manifest) {
     close();
     std::vector<trace_document> lines;
     for (std::size_t i = 0; i < columns_.document.size(); ++i) {
       auto const d = columns_.document[i];
       auto const& from = documents[static_cast<std::size_t>(d)];
-      trace_document line{d, from.id, from.labels, from.source, from.ids.size(), loss(i), {}};
+      trace_document line{d, from.id, from.labels, from.source, from.ids.size(), loss(i), {}, {}};
+      if (auto const& g = from.generated) line.generated = {g->ids, text_of(g->ids), g->ended};
       for (auto const id : from.ids) line.pieces.push_back(words.piece(id));
       lines.push_back(std::move(line));
     }
@@ -437,20 +475,25 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   plan.on_host = where.device == "cpu";
   plan.mapped = weights != nullptr && plan.on_host && weights->main_type() == where.type;
   plan.weights = plan.mapped ? weights->bytes() : plan.parameters * dtype_bytes(where.type);
+  auto const more = options.generate.tokens;
   plan.documents = inputs.documents.size();
   plan.tokens = inputs.tokens;
+  plan.generated = plan.documents * more;
+  auto const tokens = plan.tokens + plan.generated;
   std::uint64_t longest = 0;
-  for (auto const& d : inputs.documents) longest = std::max<std::uint64_t>(longest, d.ids.size());
-  plan.batch_tokens =
-      std::max(longest, inputs.tokens == 0 ? options.batch_tokens : std::min(options.batch_tokens, inputs.tokens));
+  for (auto const& d : inputs.documents) longest = std::max<std::uint64_t>(longest, d.ids.size() + more);
+  plan.batch_tokens = std::max(longest, tokens == 0 ? options.batch_tokens : std::min(options.batch_tokens, tokens));
+  if (more > 0) plan.cache = cache_bytes(spec, where.type, plan.batch_tokens, more + 1);
   plan.activations = activation_bytes(spec, where.type, plan.batch_tokens);
   auto per_token = trace_bytes_per_token(spec, where.type);
   if (options.keep == "topk")
     per_token -= spec.moe_layers().size() * static_cast<std::uint64_t>(spec.router.experts) * dtype_bytes(logits_type(spec, where.type));
   // Pieces repeat the text with quotes and commas; then ids, labels and field names.
-  auto const lines = inputs.text_bytes * 3 / 2 + inputs.tokens * 4 + plan.documents * 160;
-  plan.trace = inputs.tokens * per_token + lines + (1u << 20);
-  plan.shard = std::min(inputs.tokens, std::max(longest, options.shard_tokens)) * per_token + inputs.text_bytes;
+  auto const lines = inputs.text_bytes * 3 / 2 + inputs.tokens * 4 + plan.generated * 24 + plan.documents * 160;
+  plan.trace = tokens * per_token + lines + (1u << 20);
+  // Generated rows come step by step and are put in order at the end of the shard.
+  plan.shard =
+      std::min(tokens, std::max(longest, options.shard_tokens)) * per_token * (more > 0 ? 2 : 1) + inputs.text_bytes;
   if (options.keep == "counts") {
     std::set<std::string> labels;
     for (auto const& d : inputs.documents) labels.insert(d.labels.contains("label") ? d.labels.at("label") : "");
@@ -611,12 +654,26 @@ int capture(capture_options const& options) {
   if (options.max_tokens > static_cast<std::uint64_t>(spec.max_positions))
     throw usage_error("--max-tokens " + std::to_string(options.max_tokens) +
                       ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
+  auto const more = options.generate.tokens;
+  if (more >= static_cast<std::uint64_t>(spec.max_positions) ||
+      (more > 0 && options.max_tokens > static_cast<std::uint64_t>(spec.max_positions) - more))
+    throw usage_error("--generate " + std::to_string(more) +
+                      (options.max_tokens > 0 ? " behind --max-tokens " + std::to_string(options.max_tokens) : "") +
+                      ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
+  if (more > 0 && options.keep == "counts")
+    throw usage_error("--generate: --keep counts wants the length of every document before it begins; use --keep topk");
+  auto const ends = more > 0 ? end_tokens(folder) : std::vector<std::int32_t>();
   tokenizer words;
+  std::optional<detokenizer> back;
   tokenized_inputs inputs;
   auto const words_folder = options.tokenizer.empty() ? folder : fs::path(options.tokenizer);
   if (has_inputs(options)) {
     if (options.inputs.ids_field.empty()) words = tokenizer::load(words_folder);
+    if (options.inputs.ids_field.empty() && more > 0) back = detokenizer::load(words_folder);
     inputs = read_inputs(options, words, words_folder, spec);
+    if (more > 0 && is_scored(inputs))
+      throw usage_error("--generate: the documents of a data set with its scoring have their answers in them; "
+                        "give prompts as text");
   }
   bool const has_weights =
       fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
@@ -656,10 +713,10 @@ int capture(capture_options const& options) {
   if (!out.part().alone()) read_parts(out, fresh);  // rather now than when all have run
   out.clear(manifest);
 
-  auto const shards = cut(inputs.documents, {0, inputs.documents.size()}, options.shard_tokens);
+  auto const shards = cut(inputs.documents, {0, inputs.documents.size()}, options.shard_tokens, more);
   std::uint64_t mine = 0;  // tokens of the shards of this part
   for (std::size_t s = out.part().index; s < shards.size(); s += out.part().count)
-    for (auto d = shards[s].first; d < shards[s].second; ++d) mine += inputs.documents[d].ids.size();
+    for (auto d = shards[s].first; d < shards[s].second; ++d) mine += inputs.documents[d].ids.size() + more;
   if (auto const begun = shards_in(manifest); begun > 0 && out.part().shard(begun - 1) >= shards.size())
     throw format_error(out.partial().string(), "shards", "are more than the texts give; use --overwrite");
   model const decoder(spec, weights, where);
@@ -672,15 +729,36 @@ int capture(capture_options const& options) {
   }
   progress bar(mine, manifest.tokens, !options.quiet);
   std::uint64_t done = manifest.tokens;
+  auto const stopped = [&] {
+    bar.clear();
+    std::fprintf(stderr, "moeroute: %s: interrupted after %llu of %zu documents; continue with --resume\n",
+                 out.path().c_str(), static_cast<unsigned long long>(manifest.documents), inputs.documents.size());
+    return 130;
+  };
+  auto const text_of = [&](std::span<std::int32_t const> ids) {
+    return back ? back->decode(ids, options.generate.skip_special_tokens) : std::string();
+  };
   for (auto s = out.part().shard(shards_in(manifest)); s < shards.size(); s += out.part().count) {
     shard_builder shard(spec, where.type, options.keep != "topk");
-    for (auto const& batch : cut(inputs.documents, shards[s], options.batch_tokens)) {
-      if (interrupted) {
-        bar.clear();
-        std::fprintf(stderr, "moeroute: %s: interrupted after %llu of %zu documents; continue with --resume\n",
-                     out.path().c_str(), static_cast<unsigned long long>(manifest.documents), inputs.documents.size());
-        return 130;
+    if (more > 0) {
+      std::vector<prompt> prompts;
+      for (auto d = shards[s].first; d < shards[s].second; ++d)
+        prompts.push_back({inputs.documents[d].id, inputs.documents[d].ids});
+      auto result = generate(decoder, options.generate, ends, prompts, options.batch_tokens, [&](std::uint64_t rows) {
+        bar.show(done += rows);
+        return !interrupted;
+      });
+      if (!result) return stopped();
+      for (std::size_t i = 0; i < prompts.size(); ++i) {
+        auto& document = inputs.documents[shards[s].first + i];
+        document.generated = std::move(result->documents[i]);
+        document.ids.insert(document.ids.end(), document.generated->ids.begin(), document.generated->ids.end());
       }
+      shard.add(inputs.documents, shards[s], result->rows);
+    }
+    auto const batches = more > 0 ? std::vector<range>() : cut(inputs.documents, shards[s], options.batch_tokens, 0);
+    for (auto const& batch : batches) {
+      if (interrupted) return stopped();
       std::vector<std::int32_t> ids;
       std::vector<std::int64_t> offsets{0};
       for (auto d = batch.first; d < batch.second; ++d) {
@@ -696,7 +774,7 @@ int capture(capture_options const& options) {
       shard.count(inputs.documents, *counts, where.threads, manifest);
       manifest.counts = write_counts(out.path(), out.part().counts(static_cast<std::size_t>(counts->parts)), *counts);
     } else {
-      shard.write(out.path(), s, inputs.documents, words, manifest);
+      shard.write(out.path(), s, inputs.documents, words, text_of, manifest);
     }
     if (options.fail_on_nonfinite && nonfinite_count(manifest) > 0)
       throw format_error(options.model, "run",

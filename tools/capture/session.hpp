@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string>
 
+#include "generate.hpp"
 #include "inputs.hpp"
 #include "part.hpp"
 
@@ -26,6 +27,7 @@ struct capture_options {
   std::uint64_t max_tokens = 0;  ///< per document; 0: what the model allows
   std::uint64_t batch_tokens = 4096;
   std::uint64_t shard_tokens = 65536;
+  generation_options generate;
   bool resume = false, overwrite = false, quiet = false, plan_only = false, fail_on_nonfinite = false;
   bool offline = false;  ///< use the Hugging Face cache as it is
 };
