@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -14,14 +15,22 @@ namespace {
 
 constexpr std::int64_t largest = std::numeric_limits<std::int32_t>::max();
 
-std::string replaced(std::string_view text, std::string_view pattern, std::string_view content) {
+// Takes what it writes from `room`: a few replacements that each make many of one would fill any memory.
+std::string replaced(std::string_view text, std::string_view pattern, std::string_view content, std::size_t& room) {
   std::string out;
+  auto const append = [&](std::string_view part) {
+    if (part.size() > room) throw std::runtime_error("decoder of tokenizer.json: makes the text more than 64 times as long");
+    room -= part.size();
+    out.append(part);
+  };
   std::size_t last = 0;
   for (auto at = text.find(pattern); at != std::string_view::npos; at = text.find(pattern, last)) {
-    out.append(text, last, at - last).append(content);
+    append(text.substr(last, at - last));
+    append(content);
     last = at + pattern.size();
   }
-  return out.append(text, last);
+  append(text.substr(last));
+  return out;
 }
 
 std::string joined(std::vector<std::string> const& tokens, char const* between) {
@@ -123,7 +132,7 @@ void detokenizer::add(json_view const& node) {
   }
 }
 
-void detokenizer::apply(step const& by, std::vector<std::string>& tokens) const {
+void detokenizer::apply(step const& by, std::size_t room, std::vector<std::string>& tokens) const {
   using kind = step::kind;
   switch (by.what) {
     case kind::byte_level: {
@@ -134,7 +143,7 @@ void detokenizer::apply(step const& by, std::vector<std::string>& tokens) const 
     }
     case kind::metaspace:
       for (std::size_t i = 0; i < tokens.size(); ++i)
-        tokens[i] = replaced(tokens[i], by.pattern, i == 0 && by.marked_start ? "" : " ");
+        tokens[i] = replaced(tokens[i], by.pattern, i == 0 && by.marked_start ? "" : " ", room);
       break;
     case kind::byte_fallback:
       tokens = with_bytes_joined(tokens);
@@ -143,7 +152,7 @@ void detokenizer::apply(step const& by, std::vector<std::string>& tokens) const 
       tokens = {joined(tokens, "")};
       break;
     case kind::replace:
-      for (auto& token : tokens) token = replaced(token, by.pattern, by.content);
+      for (auto& token : tokens) token = replaced(token, by.pattern, by.content, room);
       break;
     case kind::strip:
       for (auto& token : tokens) {
@@ -164,7 +173,9 @@ std::string detokenizer::decode(std::span<std::int32_t const> ids, bool skip_spe
     if (found == tokens_.end() || (skip_special_tokens && special_.contains(found->second))) continue;
     tokens.push_back(found->second);
   }
-  for (auto const& by : steps_) apply(by, tokens);
+  std::size_t size = 0;
+  for (auto const& token : tokens) size += token.size();
+  for (auto const& by : steps_) apply(by, 64 * size + 65536, tokens);
   return joined(tokens, joined_by_spaces_ ? " " : "");
 }
 

@@ -25,7 +25,8 @@ class detokenizer {
  public:
   static detokenizer load(std::filesystem::path const& folder);
 
-  /// Always UTF-8; ids that nobody knows give nothing.
+  /// Always UTF-8; ids that nobody knows give nothing. Throws std::runtime_error for replacements that make far more of
+  /// the text than it was.
   std::string decode(std::span<std::int32_t const> ids, bool skip_special_tokens) const;
 
  private:
@@ -38,7 +39,7 @@ class detokenizer {
   };
 
   void add(json_view const& node);
-  void apply(step const& by, std::vector<std::string>& tokens) const;
+  void apply(step const& by, std::size_t room, std::vector<std::string>& tokens) const;
 
   std::unordered_map<std::int32_t, std::string> tokens_;
   std::unordered_set<std::string> special_;
