@@ -309,6 +309,27 @@ def test_wrong_use(tiny, tmp_path, arguments, words):
     assert not (tmp_path / "t").exists()
 
 
+def test_what_does_not_go_together(tiny, tmp_path):
+    arguments = [tiny, "-o", tmp_path / "t", "--generate", 5, *ONE]
+    assert "--keep counts wants the length" in fail(2, *arguments, "--text", "x", "--keep", "counts")
+    (tmp_path / "l.jsonl").write_text('{"text": "the routing of the experts"}')
+    assert "have their answers in them" in fail(2, *arguments, "--data", f"lambada:{tmp_path / 'l.jsonl'}")
+    assert not (tmp_path / "t").exists()
+    succeed(*arguments, "--text", "the routing", "--keep", "topk")
+    trace = Trace(tmp_path / "t")
+    assert len(generated(trace)["text-1"]) == 5 and "layers.0.logits" not in trace.arrays[0]
+
+
+def test_parts(tiny, tmp_path):
+    """Two processes that share the shards write what one writes."""
+    file = write_documents(tmp_path / "p.jsonl", texts())
+    arguments = [tiny, file, "--generate", 10, "--max-tokens", 60, "--temperature", 1, "--shard-tokens", 100, *ONE]
+    succeed(*arguments, "-o", tmp_path / "one")
+    for part in ("2/2", "1/2"):
+        succeed(*arguments, "-o", tmp_path / "two", "--shard", part)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") and len(contents(tmp_path / "one")) > 6
+
+
 def test_a_decoder_that_is_not_built_is_refused(tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "m")
     path = tmp_path / "m/tokenizer.json"
