@@ -141,7 +141,7 @@ double cdf_bandwidth(X const& x) {
 /// Source Marron, Nolan 1988: equal ratios to the canonical factor. Differs: as given.
 inline double convert_bandwidth(double h, kernel_kind from, kernel_kind to) {
   auto const factor = [](kernel_kind kind) { return visit_kernel(kind, [](auto k) { return k.canonical_factor(); }); };
-  return h * factor(to) / factor(from);
+  return h * (factor(to) / factor(from));  // exactly h for one kernel
 }
 
 /// The bandwidth that a density rule would have given for `effective` values instead of n: h (n / effective)^(1/5).
