@@ -176,6 +176,14 @@ TEST_CASE("effective_sample_size: identical tokens count once, independent ones 
   for (std::uint64_t id = 0; id < 40; ++id) mean += effective_sample_size(normals(100 + id, 1000), offsets) / 40;
   CHECK(mean > 850);
   CHECK(mean <= 1000);
+  // Documents that are more alike than chance are worth no more than their values.
+  numbers balanced;
+  std::vector<std::int64_t> pairs{0};
+  for (int d = 0; d < 30; ++d) {
+    balanced.insert(balanced.end(), {-1, 1});
+    pairs.push_back(2 * d + 2);
+  }
+  CHECK(effective_sample_size(balanced, pairs) == 60);
   // Documents that differ in spread alone: the mean would not see it.
   auto spread = normals(6, 1000);
   for (std::size_t i = 0; i < spread.size(); ++i) spread[i] *= i / 25 % 2 == 0 ? 0.1 : 10;

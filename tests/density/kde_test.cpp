@@ -423,6 +423,19 @@ TEST_CASE("kde: p-values hold the direct sum and say where they extrapolate") {
     }
   }
   CHECK_FALSE(kde().estimate(kernel_kind::gaussian, 1).p_value(0).extrapolated);
+  // Reflected at a and b: S(y) - S(2b - y) + F(2a - y) - F(2a - b).
+  double const a = *low - 0.1, b = *high + 0.2;
+  for (auto const kind : every_kernel) {
+    auto const density = kde_of(x).estimate(kind, 0.3, {a, b});
+    auto const at = [&](double v) { return direct(kind, x, {}, 0.3, v); };
+    for (double const v : grid(a, b - 1e-3, 17)) {
+      auto const p = density.p_value(v);
+      auto const exact =
+          std::log(static_cast<double>(at(v).above - at(2 * b - v).above + at(2 * a - v).below - at(2 * a - b).below));
+      CHECK(p.log_p_lo <= exact);
+      CHECK(p.log_p_hi >= exact);
+    }
+  }
 }
 
 TEST_CASE("kde: reflection at bounds") {

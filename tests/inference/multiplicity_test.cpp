@@ -56,6 +56,10 @@ TEST_CASE("multiplicity: Storey's share of nulls and q-values equal their defini
   CHECK(storey_null_share(std::vector<double>(10, 0.1)) == doctest::Approx(0.2));
   CHECK(storey_q_values(std::vector<double>{0.01, 0.02, 0.03, 0.9})[0] == doctest::Approx(0.04));
   CHECK(storey_q_values(std::vector<double>{0.01, 0.02, 0.03, 0.9})[3] == 1);
+  // A p-value of lambda itself is not above it: (1 + 1) / (5 * 0.8).
+  std::vector<double> const at_lambda{0.2, 0.1, 0.1, 0.1, 0.9};
+  CHECK(storey_null_share(at_lambda, 0.2) == doctest::Approx(0.5));
+  CHECK(storey_q_values(at_lambda, 0.2)[0] == doctest::Approx(0.2 * 5 * 0.5 / 4));
   CHECK(std::isnan(storey_null_share(std::vector<double>{quiet_nan})));
   auto const holed = storey_q_values(std::vector<double>{quiet_nan, 0.01, 0.2});
   CHECK(std::isnan(holed[0]));

@@ -249,6 +249,9 @@ TEST_CASE("router_similarity: nothing to compare, and what cannot be") {
   w.w[1][3] = std::numeric_limits<float>::quiet_NaN();
   auto const broken = router_similarity(w.views(), quick(2, 9));
   CHECK(std::isnan(broken.cosine(0, 1)));
+  CHECK(std::isnan(broken.cosine(1, 1)));
+  for (std::size_t e = 0; e < 4; ++e) CHECK(std::isnan(broken.norm(1, e)));  // each lost a mean that is not known
+  CHECK_FALSE(std::isnan(broken.norm(0, 0)));
   CHECK(std::isnan(broken.matched(0, 1)));
   CHECK(std::isnan(broken.spectrum_overlap(1, 2)));
   CHECK_FALSE(std::isnan(broken.matched(0, 2)));

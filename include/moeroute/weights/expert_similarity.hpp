@@ -43,19 +43,8 @@ inline xt::xtensor<double, 3> expert_cosines(expert_gram_result const& gram, boo
                   gram.dots.shape()[0], " x ", experts, " x ", gram.dots.shape()[2], " dot products");
   auto out = gram.dots;
   if (centred)
-    for (std::size_t p = 0; p < gram.pairs.size(); ++p) {
-      std::vector<double> row(experts), column(experts);
-      double all = 0;
-      double const n = static_cast<double>(experts);
-      for (std::size_t i = 0; i < experts; ++i)
-        for (std::size_t j = 0; j < experts; ++j) {
-          row[i] += out(p, i, j) / n;
-          column[j] += out(p, i, j) / n;
-          all += out(p, i, j) / (n * n);
-        }
-      for (std::size_t i = 0; i < experts; ++i)
-        for (std::size_t j = 0; j < experts; ++j) out(p, i, j) += all - row[i] - column[j];
-    }
+    for (std::size_t p = 0; p < gram.pairs.size(); ++p)
+      detail::centre_rows_and_columns(out.data() + p * experts * experts, experts);
   std::vector<double> length(layers * experts);
   for (std::size_t l = 0; l < layers; ++l)
     for (std::size_t e = 0; e < experts; ++e) {

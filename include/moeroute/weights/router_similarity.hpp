@@ -89,29 +89,11 @@ struct split_gram {
     for (std::size_t h = 0; h < 2; ++h) {
       half[h].resize(whole.size());
       dot_products(part(a, h), part(b, h), half[h].data());
-      if (centred) centre(half[h]);
+      if (centred) centre_rows_and_columns(half[h].data(), static_cast<std::size_t>(experts));
       for (std::size_t i = 0; i < whole.size(); ++i) whole[i] += half[h][i];
     }
   }
   matrix_view<double> view(std::vector<double> const& g) const noexcept { return {g.data(), experts, experts}; }
-
- private:
-  void centre(std::vector<double>& g) const {
-    auto const n = static_cast<std::size_t>(experts);
-    std::vector<double> row(n), column(n);
-    double mean = 0, before = 0, after = 0;
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j) {
-        before = std::max(before, std::abs(g[i * n + j]));
-        row[i] += g[i * n + j] / static_cast<double>(n);
-        column[j] += g[i * n + j] / static_cast<double>(n);
-      }
-    for (double const r : row) mean += r / static_cast<double>(n);
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j) after = std::max(after, std::abs(g[i * n + j] -= row[i] + column[j] - mean));
-    // Of equal rows only a residue of rounding is left.
-    if (after <= 1e-14 * before) std::fill(g.begin(), g.end(), 0.0);
-  }
 };
 
 inline std::vector<double> root_of_diagonal(std::vector<double> const& g, index_t experts) {

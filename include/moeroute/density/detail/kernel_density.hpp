@@ -252,17 +252,22 @@ class kernel_density {
   std::vector<log_p_enclosure> p_values_of(std::vector<double> const& points, tail_side side, int threads) const {
     bool const upper = side == tail_side::upper;
     auto const log_p = log_mass_of(points, upper, threads);
-    bool const analytic = visit_kernel(kernel_, [](auto k) { return k.support == detail::infinity; }) && !bounded();
+    bool const compact = visit_kernel(kernel_, [](auto k) { return k.support < detail::infinity; });
     std::vector<log_p_enclosure> out(points.size());
     for (std::size_t i = 0; i < out.size(); ++i) {
       auto& p = out[i];
       p.log_p = p.log_p_lo = p.log_p_hi = log_p[i];
       p.extrapolated = !std::isnan(p.log_p) && (upper ? points[i] > high_ : points[i] < low_);
       if (!std::isfinite(p.log_p)) continue;
-      // 2e-12 down to 1e-300, in proportion below; else 1e-13 of the mass, twice what is stated for the reflected one.
-      double const relative = 2e-12 * std::max(1.0, -p.log_p / 690), mass = std::exp(p.log_p), error = 4e-13;
-      p.log_p_lo = analytic ? p.log_p - relative : std::log(std::max(0.0, mass - error));
-      p.log_p_hi = std::min(0.0, analytic ? p.log_p + relative : std::log(mass + error));
+      if (compact || bounded()) {  // a mass is certain to 1e-13 or 2e-12 of all, a reflected one is the sum of four
+        double const mass = std::exp(p.log_p), error = 4 * (compact ? 1e-13 : 2e-12);
+        p.log_p_lo = std::log(std::max(0.0, mass - error));
+        p.log_p_hi = std::min(0.0, std::log(mass + error));
+      } else {  // 2e-12 down to 1e-300, in proportion below
+        double const error = 2e-12 * std::max(1.0, -p.log_p / 690);
+        p.log_p_lo -= error;
+        p.log_p_hi = std::min(0.0, p.log_p_hi + error);
+      }
     }
     return out;
   }
