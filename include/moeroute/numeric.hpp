@@ -16,6 +16,7 @@
 #include <moeroute/numeric/inequality.hpp>
 #include <moeroute/numeric/mass.hpp>
 #include <moeroute/numeric/moments.hpp>
+#include <moeroute/numeric/quantile.hpp>
 #include <moeroute/numeric/random.hpp>
 #include <moeroute/numeric/rank.hpp>
 #include <moeroute/numeric/simd.hpp>

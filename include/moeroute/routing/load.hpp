@@ -60,22 +60,24 @@ class load {
     // One cell below the experts takes the dropped slots, so that nothing has to be asked; neighbouring slots count into
     // tables of their own, because adding to a cell has to wait for the addition before.
     auto const cells = counts_.size() + 1;
-    std::vector<std::uint64_t> tables(2 * cells);
-    auto const* const even = tables.data() + 1;
+    std::vector<std::uint64_t> tables(4 * cells);
     auto const count = [&](vector_view<Id> slots) {
+      std::uint64_t* const table[4] = {tables.data() + 1, tables.data() + 1 + cells, tables.data() + 1 + 2 * cells,
+                                       tables.data() + 1 + 3 * cells};
+      index_t const n = slots.size(), step = slots.stride();
+      Id const* id = slots.data();
       index_t k = 0;
-      for (; k + 2 <= slots.size(); k += 2) {
-        ++tables[static_cast<std::size_t>(slots[k] + 1)];
-        ++tables[cells + static_cast<std::size_t>(slots[k + 1] + 1)];
-      }
-      if (k < slots.size()) ++tables[static_cast<std::size_t>(slots[k] + 1)];
+      for (; k + 4 <= n; k += 4, id += 4 * step)
+        for (index_t i = 0; i < 4; ++i) ++table[i][static_cast<index_t>(id[i * step])];
+      for (; k < n; ++k, id += step) ++table[0][static_cast<index_t>(*id)];
     };
     if (ids.col_stride() == 1 && ids.row_stride() == ids.cols())
       count({ids.data(), ids.rows() * ids.cols()});
     else
       for (index_t t = 0; t < ids.rows(); ++t) count(ids.row(t));
-    for (std::size_t e = 0; e < counts_.size(); ++e) counts_[e] += even[e] + even[cells + e];
-    dropped_ += tables[0] + tables[cells];
+    for (std::size_t e = 0; e < counts_.size(); ++e)
+      for (std::size_t i = 0; i < 4; ++i) counts_[e] += tables[i * cells + 1 + e];
+    for (std::size_t i = 0; i < 4; ++i) dropped_ += tables[i * cells];
     tokens_ += static_cast<std::uint64_t>(ids.rows());
   }
   template <index_matrix Ids>
