@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every file of the corpus: good-* must be accepted, bad-* refused, the others (what fuzzing found) must do no harm.
+#include <moeroute/io/file.hpp>
+
 #include <algorithm>
 #include <filesystem>
 #include <string>
@@ -7,15 +9,14 @@
 
 #include <doctest/doctest.h>
 
-#include <moeroute/io/file.hpp>
-
 #include "targets.hpp"
 
 namespace {
 
 void replay(std::string const& target, bool (*run)(std::string_view)) {
   std::vector<std::filesystem::path> files;
-  for (auto const& entry : std::filesystem::directory_iterator(MOEROUTE_FUZZ_CORPUS "/" + target)) files.push_back(entry);
+  for (auto const& entry : std::filesystem::directory_iterator(MOEROUTE_FUZZ_CORPUS "/" + target))
+    files.push_back(entry);
   std::sort(files.begin(), files.end());
   int good = 0, bad = 0;
   for (auto const& path : files) {

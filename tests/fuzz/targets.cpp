@@ -69,8 +69,10 @@ bool config(std::string_view bytes) try {
   promise(spec.layers > 0 && spec.moe.size() == layers && spec.windows.size() == layers, "something for every layer");
   promise(!spec.moe_layers().empty(), "a layer of experts");
   promise(spec.heads % spec.kv_heads == 0 && spec.head_width > 0 && spec.value_width > 0, "heads that can be shared");
-  promise(spec.router.top_k <= spec.router.experts && spec.router.experts % spec.router.groups == 0, "a possible choice");
-  promise(spec.rope.width <= spec.head_width && static_cast<std::int64_t>(spec.rope.frequencies.size()) * 2 == spec.rope.width,
+  promise(spec.router.top_k <= spec.router.experts && spec.router.experts % spec.router.groups == 0,
+          "a possible choice");
+  promise(spec.rope.width <= spec.head_width &&
+              static_cast<std::int64_t>(spec.rope.frequencies.size()) * 2 == spec.rope.width,
           "a frequency for every pair");
   for (auto const* frequencies : {&spec.rope.frequencies, &spec.rope.long_frequencies})
     promise(std::ranges::all_of(*frequencies, [](double f) { return std::isfinite(f); }), "finite frequencies");
@@ -97,7 +99,8 @@ bool tokenizer(std::string_view bytes) {
   try {
     auto const words = capture::tokenizer::load(folder);
     for (std::string_view const given :
-         {std::string_view(text), std::string_view("I'll route 12345 tokens,\r\n  don't\tstop! É e\u0301 漢字 👩‍🔬 ½ <|end|>")})
+         {std::string_view(text),
+          std::string_view("I'll route 12345 tokens,\r\n  don't\tstop! É e\u0301 漢字 👩‍🔬 ½ <|end|>")})
       for (auto const id : words.encode(given)) {
         promise(id >= 0, "ids are not negative");
         promise(capture::find_invalid_utf8(words.piece(id)) == std::string_view::npos, "pieces are UTF-8");

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "http.hpp"
-
 #include <algorithm>
 #include <cctype>
+#include <curl/curl.h>
 #include <exception>
 #include <memory>
 #include <optional>
 #include <string_view>
 #include <utility>
 
-#include <curl/curl.h>
-
+#include "http.hpp"
 #include "session.hpp"
 
 namespace moeroute::capture {
@@ -56,7 +54,9 @@ extern "C" std::size_t take_body(char const* data, std::size_t, std::size_t size
   return x.ended || x.thrown ? 0 : size;
 }
 
-extern "C" int stop_when_interrupted(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) { return interrupted ? 1 : 0; }
+extern "C" int stop_when_interrupted(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  return interrupted ? 1 : 0;
+}
 
 std::optional<std::string> part(CURLU* address, CURLUPart what, unsigned flags = 0) {
   char* text = nullptr;
@@ -82,11 +82,11 @@ http_response http_exchange(http_request const& request, http_body const& body) 
   if (ready != CURLE_OK || !handle) throw download_error("libcurl cannot be started");
   exchange x{handle.get(), &body};
   auto const set = [&](CURLoption option, auto value) {
-    if (curl_easy_setopt(x.handle, option, value) != CURLE_OK) throw download_error("this libcurl is too old for downloads");
+    if (curl_easy_setopt(x.handle, option, value) != CURLE_OK)
+      throw download_error("this libcurl is too old for downloads");
   };
   set(CURLOPT_URL, request.url.c_str());
   set(CURLOPT_USERAGENT, "moeroute-capture");
-  set(CURLOPT_NOSIGNAL, 1L);
   set(CURLOPT_FOLLOWLOCATION, 0L);
 #if LIBCURL_VERSION_NUM >= 0x075500
   set(CURLOPT_PROTOCOLS_STR, "http,https");

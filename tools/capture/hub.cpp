@@ -50,7 +50,8 @@ std::string variable(char const* name) {
 
 bool is_set(char const* name) {
   auto value = variable(name);
-  std::transform(value.begin(), value.end(), value.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+  std::transform(value.begin(), value.end(), value.begin(),
+                 [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
   return value == "1" || value == "ON" || value == "YES" || value == "TRUE";
 }
 
@@ -97,7 +98,8 @@ struct hub_name {
       if (!consists_of(*part, "-_.") || part->front() == '.' || part->back() == '.' || part->find("--") != part->npos)
         return std::nullopt;
     auto const& r = out.revision;
-    if (!consists_of(r, "-_./") || r.front() == '/' || r.back() == '/' || r.find("..") != r.npos || r.find("//") != r.npos)
+    if (!consists_of(r, "-_./") || r.front() == '/' || r.back() == '/' || r.find("..") != r.npos ||
+        r.find("//") != r.npos)
       return std::nullopt;
     return out;
   }
@@ -143,7 +145,8 @@ std::set<std::string> shards_of(fs::path const& index, std::string const& shown)
   std::set<std::string> names;
   for (auto const& [tensor, file] : map.raw().items()) {
     auto const& name = json_view(file, shown, "weight_map." + tensor).string();
-    if (!consists_of(name, "-_.") || !name.ends_with(".safetensors")) map.refuse("names a file that is no shard of weights");
+    if (!consists_of(name, "-_.") || !name.ends_with(".safetensors"))
+      map.refuse("names a file that is no shard of weights");
     names.insert(name);
   }
   return names;
@@ -164,8 +167,13 @@ std::string missing_file(fs::path const& folder, model_needs needs) {
 std::string gigabytes(std::uint64_t bytes) {
   std::array<char, 32> text{};
   auto const x = static_cast<double>(bytes);
-  std::snprintf(text.data(), text.size(), bytes < 1'000'000 ? "%.1f kB" : bytes < 1'000'000'000 ? "%.1f MB" : "%.1f GB",
-                x / (bytes < 1'000'000 ? 1e3 : bytes < 1'000'000'000 ? 1e6 : 1e9));
+  std::snprintf(text.data(), text.size(),
+                bytes < 1'000'000       ? "%.1f kB"
+                : bytes < 1'000'000'000 ? "%.1f MB"
+                                        : "%.1f GB",
+                x / (bytes < 1'000'000       ? 1e3
+                     : bytes < 1'000'000'000 ? 1e6
+                                             : 1e9));
   return text.data();
 }
 
@@ -244,9 +252,10 @@ class hub {
 
   /// Commit, names, sizes and checksums of a revision.
   listing list(hub_name const& model) const {
-    constexpr std::size_t limit = 64u << 20;
+    constexpr std::size_t limit = 16u << 20;
     std::string text;
-    auto const shown = endpoint_ + "/api/models/" + model.owner + '/' + model.name + "/revision/" + escaped(model.revision);
+    auto const shown =
+        endpoint_ + "/api/models/" + model.owner + '/' + model.name + "/revision/" + escaped(model.revision);
     retrying([&] {
       text.clear();
       follow({.url = shown + "?blobs=true"}, [&](http_response const& r, std::span<std::byte const> bytes) {
@@ -268,7 +277,8 @@ class hub {
     auto const shown = address(model, commit, file.name);
     http_response last;
     retrying([&] {
-      last = follow({.url = shown, .head = true}, [](auto const&, auto const&) { return true; }, true);
+      last = follow(
+          {.url = shown, .head = true}, [](auto const&, auto const&) { return true; }, true);
       return true;
     });
     auto tag = last.header("x-linked-etag");
@@ -304,12 +314,14 @@ class hub {
     listing out;
     out.commit = top.at("sha").string();
     if (!is_hex(out.commit, 40)) top.at("sha").refuse("is not a commit");
-    if (is_hex(model.revision, 40) && model.revision != out.commit) top.at("sha").refuse("is not the commit that was asked for");
+    if (is_hex(model.revision, 40) && model.revision != out.commit)
+      top.at("sha").refuse("is not the commit that was asked for");
     for (auto const& entry : top.at("siblings").elements()) {
       auto const name = entry.at("rfilename");
       check_path(name);
       if (name.string().find('/') != std::string::npos) continue;
       remote_file file{.name = name.string(), .checksum = {}};
+      if (out.files.size() == 10'000) name.refuse("is one of more files than any model has");
       if (out.find(file.name) != nullptr) name.refuse("\"" + file.name + "\" stands there twice");
       constexpr std::int64_t most = std::int64_t{1} << 50;
       if (entry.has("lfs")) {
@@ -347,11 +359,16 @@ class hub {
     auto const said = endpoint_ + " answers " + std::to_string(r.status);
     switch (r.status) {
       case 401:
-        throw download_error(said + ": no such model, or one that needs a token; check the name, and set HF_TOKEN or run `hf auth login`");
+        throw download_error(
+            said +
+            ": no such model, or one that needs a token; check the name, and set HF_TOKEN or run `hf auth login`");
       case 403:
-        throw download_error(said + ": this account may not read it; accept its terms on the model's page, or use a token that may");
-      case 404: throw download_error(said + ": no such model, revision or file");
-      default: break;
+        throw download_error(
+            said + ": this account may not read it; accept its terms on the model's page, or use a token that may");
+      case 404:
+        throw download_error(said + ": no such model, revision or file");
+      default:
+        break;
     }
     bool const passing = r.status == 408 || r.status == 425 || r.status == 429 || r.status >= 500;
     if (!passing) throw download_error(said);
@@ -378,15 +395,17 @@ class hub {
     }
   }
 
-  // Does it until it says that it is done. Five tries in a row without progress are the end.
+  // Does it until it says that it is done. Five tries in a row without progress are the end, or a thousand with little.
   template <class Once>
   void retrying(Once once) const {
-    for (int failures = 0;;) {
+    for (int failures = 0, tries = 1;; ++tries) {
       try {
         if (once()) return;
+        if (tries == 1000) throw download_error("the connection breaks again and again");
         failures = 0;
       } catch (connection_error const& e) {
-        if (++failures == 5) throw download_error(std::string(e.what()) + "; tried 5 times, the same command goes on from there");
+        if (++failures == 5)
+          throw download_error(std::string(e.what()) + "; tried 5 times, the same command goes on from there");
         pause(std::chrono::milliseconds(wait_ ? std::min<std::uint64_t>(*wait_, 60) * 1000 : 250u << failures));
         wait_.reset();
       }
@@ -426,23 +445,29 @@ void hub::fetch(remote_file const& file, hub_name const& model, std::string cons
     };
     bool begun = false;
     if (have < file.size) try {
-        auto const last = follow({.url = address(model, commit, file.name), .from = have}, [&](auto const& r, auto bytes) {
-          if (!std::exchange(begun, true)) {
-            if (r.status == 200 && have > 0) to.empty(), have = 0, hash = blob_hash(file);
-            auto const part = "bytes " + std::to_string(have) + '-' + std::to_string(file.size - 1) + '/' + std::to_string(file.size);
-            if (r.status == 206 && r.header("content-range") != part) refuse("the server sends another part than the one asked for");
-            auto const length = number(r.header("content-length"));
-            if (length && *length != file.size - have)
-              refuse("the hub states " + std::to_string(file.size) + " bytes, the server " + std::to_string(have + *length));
-          }
-          if (bytes.size() > file.size - have) refuse("the server sends more than the " + std::to_string(file.size) + " bytes that the hub states");
-          to.write(bytes);
-          hash.update(bytes);
-          have += bytes.size();
-          seen(have);
-          return true;
-        });
+        auto const last =
+            follow({.url = address(model, commit, file.name), .from = have}, [&](auto const& r, auto bytes) {
+              if (!std::exchange(begun, true)) {
+                if (r.status == 200 && have > 0) to.empty(), have = 0, hash = blob_hash(file);
+                auto const part = "bytes " + std::to_string(have) + '-' + std::to_string(file.size - 1) + '/' +
+                                  std::to_string(file.size);
+                if (r.status == 206 && r.header("content-range") != part)
+                  refuse("the server sends another part than the one asked for");
+                auto const length = number(r.header("content-length"));
+                if (length && *length != file.size - have)
+                  refuse("the hub states " + std::to_string(file.size) + " bytes, the server " +
+                         std::to_string(have + *length));
+              }
+              if (bytes.size() > file.size - have)
+                refuse("the server sends more than the " + std::to_string(file.size) + " bytes that the hub states");
+              to.write(bytes);
+              hash.update(bytes);
+              have += bytes.size();
+              seen(have);
+              return true;
+            });
         if (last.status == 416) {
+          if (++wrong == 2) refuse("the server does not go on where it stopped");
           to.empty();
           return false;
         }
@@ -490,7 +515,8 @@ class cached_model {
   std::optional<fs::path> find() const {
     auto commit = model_.revision;
     if (auto const ref = folder_ / "refs" / model_.revision; fs::is_regular_file(ref)) commit = read_text(ref);
-    commit.erase(std::find_if(commit.begin(), commit.end(), [](char c) { return c == '\n' || c == '\r' || c == ' '; }), commit.end());
+    commit.erase(std::find_if(commit.begin(), commit.end(), [](char c) { return c == '\n' || c == '\r' || c == ' '; }),
+                 commit.end());
     if (!consists_of(commit, "") || !fs::is_directory(snapshot(commit))) return std::nullopt;
     return snapshot(commit);
   }
@@ -515,11 +541,13 @@ class cached_model {
     if (count == 0) return;
     fs::create_directories(folder_ / "blobs");
     if (auto const room = free_disk(folder_); room && *room < total - there)
-      throw download_error("needs " + gigabytes(total - there) + ", the disk of " + folder_.string() + " has " + gigabytes(*room));
+      throw download_error("needs " + gigabytes(total - there) + ", the disk of " + folder_.string() + " has " +
+                           gigabytes(*room));
     if (!quiet)
-      std::fprintf(stderr, "moeroute: fetching %zu %s of %s/%s, %s%s, from %s into %s\n", count, count == 1 ? "file" : "files",
-                   model_.owner.c_str(), model_.name.c_str(), gigabytes(total).c_str(),
-                   there == 0 ? "" : (" (" + gigabytes(there) + " are there)").c_str(), server.endpoint().c_str(), folder_.c_str());
+      std::fprintf(stderr, "moeroute: fetching %zu %s of %s/%s, %s%s, from %s into %s\n", count,
+                   count == 1 ? "file" : "files", model_.owner.c_str(), model_.name.c_str(), gigabytes(total).c_str(),
+                   there == 0 ? "" : (" (" + gigabytes(there) + " are there)").c_str(), server.endpoint().c_str(),
+                   folder_.c_str());
     constexpr std::uint64_t mega = 1'000'000;
     progress bar(total / mega, there / mega, !quiet, "MB");
     std::uint64_t done = 0;
@@ -580,13 +608,15 @@ fs::path download(cached_model const& cache, hub_name const& model, model_needs 
   std::vector<remote_file> files;
   for (auto const name : small_files)
     if (found.find(name) != nullptr) files.push_back(known(std::string(name), ""));
-  if (found.find("config.json") == nullptr) throw download_error("the hub has no config.json of it; this is no model for this program");
+  if (found.find("config.json") == nullptr)
+    throw download_error("the hub has no config.json of it; this is no model for this program");
   if (needs.tokenizer && found.find("tokenizer.json") == nullptr)
     throw download_error("the hub has no tokenizer.json of it; use --tokenizer FOLDER or --token-ids");
   if (needs.weights && found.find(weights_file) != nullptr) {
     files.push_back(known(weights_file, ""));
   } else if (needs.weights) {
-    auto const index = known(index_file, "the hub has no safetensors of it, and no other kind of weights is ever opened");
+    auto const index =
+        known(index_file, "the hub has no safetensors of it, and no other kind of weights is ever opened");
     cache.fetch(server, found.commit, {index}, quiet);
     for (auto const& name : shards_of(cache.blob(index), index_file))
       files.push_back(known(name, std::string(index_file) + " names " + name + ", which the hub does not have"));
@@ -609,9 +639,10 @@ fs::path find_model(std::string const& name, model_needs needs, hub_options opti
   auto const missing = cached ? missing_file(*cached, needs) : "";
   if (cached && missing.empty()) return *cached;
   if (options.offline || is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"))
-    throw download_error(name + ": no such folder, and " +
-                         (cached ? "the Hugging Face cache lacks " + missing + " of it" : "not in the Hugging Face cache") + " (" +
-                         cache.folder().string() + "); nothing is fetched because of --offline or HF_HUB_OFFLINE");
+    throw download_error(
+        name + ": no such folder, and " +
+        (cached ? "the Hugging Face cache lacks " + missing + " of it" : "not in the Hugging Face cache") + " (" +
+        cache.folder().string() + "); nothing is fetched because of --offline or HF_HUB_OFFLINE");
   try {
     return download(cache, *model, needs, options.quiet);
   } catch (download_error const& e) {
