@@ -9,6 +9,7 @@
 #include <moeroute/routing/coactivation.hpp>
 #include <moeroute/routing/transition.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -20,7 +21,7 @@
 namespace {
 
 using namespace moeroute;
-constexpr index_t k = 8, layers = 16;
+constexpr index_t k = 8, layers = 16, batch_tokens = 1024;
 
 std::vector<std::int16_t> choices(index_t n) {
   auto const& z = bench_logits(bench_rows, n);
@@ -74,8 +75,9 @@ void count_every_pair(benchmark::State& state) {
   std::vector<every_pair> parts(static_cast<std::size_t>(threads), every_pair(n));
   for (auto _ : state)
     parallel_for(threads, threads, [&](index_t i) {
-      auto const first = tokens * i / threads, last = tokens * (i + 1) / threads;
-      parts[static_cast<std::size_t>(i)].update(all.rows_from(first, last - first), n);
+      // In batches that stay in cache for all pairs of layers.
+      for (index_t t = tokens * i / threads, last = tokens * (i + 1) / threads; t < last; t += batch_tokens)
+        parts[static_cast<std::size_t>(i)].update(all.rows_from(t, std::min(batch_tokens, last - t)), n);
     });
   finish(state, tokens, index_t(sizeof(std::int16_t)) * tokens * layers * k);
 }

@@ -39,7 +39,7 @@ def check(folder):
 def tasks():
     # Counts below 2^24 are exact in binary32.
     for n in (64, 256):
-        ids = choices(peer.logits(n))
+        ids = peer.choices(n)
         hot = one_hot(ids, n)
         f = torch.from_numpy(hot)
         yield peer.Task("coactivation", n, "numpy Gram, one-hot ready", len(ids), lambda: hot.T @ hot, threads=True)

@@ -19,7 +19,7 @@ def check(folder):
 
 def tasks():
     for n in (64, 256):
-        ids = np.argpartition(peer.logits(n), -K, axis=1)[:, -K:].ravel()
+        ids = peer.choices(n).ravel()
         f, short = torch.from_numpy(ids), ids.astype(np.uint8)
         for kind in ("uint8", "int16"):
             yield peer.Task(f"load {kind}", n, "numpy.bincount of int64", len(ids), lambda: np.bincount(ids, minlength=n))

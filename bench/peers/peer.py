@@ -41,6 +41,12 @@ def values(n=VALUES):
     return np.random.default_rng(n).standard_normal(n, dtype=np.float32)
 
 
+@functools.cache
+def choices(n, k=8):
+    """The k best of every row of logits(n), in no order."""
+    return np.argpartition(logits(n), -k, axis=1)[:, -k:].copy()
+
+
 def inputs(folder):
     for n in SIZES:
         np.save(folder / f"logits_{n}.npy", logits(n, 4099))
