@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@
 namespace moeroute::capture {
 
 /// The weights of a model folder: model.safetensors, or the files that model.safetensors.index.json names. All mapped,
-/// none read.
+/// none read. Copies share the mapping.
 ///
 /// Tensors go by the names of a plain language model ("model.layers...", "lm_head...") wherever the file keeps that: under
 /// "language_model.", under "model.language_model.", or without the "model.". Other parts of a wrapper, such as an encoder
@@ -25,6 +26,20 @@ class checkpoint {
   explicit checkpoint(std::filesystem::path const& folder);
 
   bool has(std::string const& name) const { return places_.contains(name); }
+
+  /// All tensors, in order.
+  std::vector<std::string> names() const;
+
+  /// Some of its tensors, read into memory of their own by so many threads: those alone, each at the address modulo the
+  /// size of a page that it has where the file is mapped, so that vectorised sums cut it alike. Nothing of the mapping is
+  /// touched. Throws io_error.
+  checkpoint read(std::vector<std::string> const& names, int threads) const;
+
+  /// What keeps the tensors of a checkpoint that was read alive; empty for one that is mapped.
+  std::shared_ptr<std::byte const> const& memory() const { return memory_; }
+
+  /// SHA-256 over a line "name type shape sha256" of each of these tensors.
+  std::string digest(std::vector<std::string> const& names, int threads) const;
 
   /// Throws format_error naming the first tensor that is neither in `known` nor of a layer from `layers` on (what predicts
   /// further tokens stands there): a model with weights that the decoder would leave out is another model.
@@ -41,12 +56,14 @@ class checkpoint {
   dtype main_type() const;
   std::uint64_t bytes() const;
 
-  /// SHA-256 of the file, or of the digests of all files in the order of their names. Reads everything once.
-  std::string sha256() const;
+  /// Changes whenever a file is written anew: names, sizes and times. Reads no weights.
+  std::string state_of_files() const;
 
  private:
+  checkpoint() = default;
+
   std::filesystem::path folder_;
-  std::vector<safetensors_file> files_;
+  std::vector<std::shared_ptr<safetensors_file const>> files_;
   struct location {
     std::size_t file;
     std::string stored;  // its name there
@@ -54,6 +71,8 @@ class checkpoint {
   void rename();
 
   std::map<std::string, location> places_;
+  std::shared_ptr<std::byte const> memory_;    // of one that was read
+  std::map<std::string, tensor_view> held_;    // the tensors in it
 };
 
 }  // namespace moeroute::capture

@@ -130,6 +130,13 @@ int main(int argc, char** argv) {
   app.add_option("--attention", options.attention,
                  "auto (sdpa, or eager for a model with attention sinks), eager, sdpa or flash")
       ->capture_default_str();
+  app.add_option("--residency", options.residency,
+                 "Weights: all in memory, stream (layer by layer, each read once), auto (stream if they do not fit)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "all", "stream"}));
+  app.add_option("--host-memory", options.host_memory,
+                 "Host memory to stay within, such as 8G (default: what is free); hidden states beyond it go to a scratch file")
+      ->transform(CLI::AsSizeValue(false));
   app.add_option("--threads", options.threads, "Threads (default: all processors)")->check(CLI::PositiveNumber);
   app.add_option("--keep", options.keep,
                  "logits: everything; topk: no logits, only experts and weights; counts: no tokens, only the sums that "

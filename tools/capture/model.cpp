@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -300,6 +301,30 @@ std::string_view attention_name(attention_kind kind) {
   return kind == attention_kind::eager ? "eager" : kind == attention_kind::sdpa ? "sdpa" : "flash";
 }
 
+bool has_tied_head(model_spec const& spec, checkpoint const& weights) {
+  return spec.tied_head.value_or(!weights.has(std::string(spec.kind->names.head) + ".weight"));
+}
+
+std::vector<std::vector<std::string>> stage_tensors(model_spec const& spec, checkpoint const& weights) {
+  auto const& n = spec.kind->names;
+  auto const stem = n.attention_norm.substr(0, n.attention_norm.find("{l}"));
+  bool const tied = has_tied_head(spec, weights);
+  std::vector<std::vector<std::string>> out(static_cast<std::size_t>(stage_count(spec)));
+  for (auto& name : weights.names()) {
+    if (name.starts_with(stem)) {
+      // What predicts further tokens stands in layers from `layers` on; frequencies follow from the configuration.
+      auto const layer = std::strtoll(name.c_str() + stem.size(), nullptr, 10);
+      if (layer < spec.layers && !name.ends_with("rotary_emb.inv_freq"))
+        out[static_cast<std::size_t>(layer + 1)].push_back(std::move(name));
+    } else if (name.starts_with(n.embedding)) {
+      out.front().push_back(std::move(name));
+    } else if (!tied || !name.starts_with(std::string(n.head) + ".weight")) {
+      out.back().push_back(std::move(name));
+    }
+  }
+  return out;
+}
+
 std::string torch_version() { return TORCH_VERSION; }
 
 struct continuation::state {
@@ -326,9 +351,8 @@ struct model::state {
         activation{s.kind->clamped_unit, s.unit_slope, s.unit_limit}, layers(static_cast<std::size_t>(s.layers)) {
     at::set_num_threads(where.threads);
     for (auto& t : expected_tensors(spec)) shapes.emplace(std::move(t.name), std::move(t.shape));
-    auto const head_name = std::string(spec.kind->names.head) + ".weight";
-    tied = spec.tied_head.value_or(!file.has(head_name));
-    if (tied) shapes.erase(head_name);
+    tied = has_tied_head(spec, file);
+    if (tied) shapes.erase(std::string(spec.kind->names.head) + ".weight");
     auto const upload = [this](std::vector<double> const& values) {
       return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(device, at::kFloat);
     };
@@ -336,7 +360,8 @@ struct model::state {
     if (!spec.rope.long_frequencies.empty()) long_frequencies = upload(spec.rope.long_frequencies);
   }
 
-  // Zero-copy where the file has the type and the device is the CPU; the checkpoint outlives the model.
+  // Zero-copy where the file has the type and the device is the CPU; a mapped checkpoint outlives the model, the memory of
+  // one that was read lives as long as its tensors.
   Tensor tensor(checkpoint const& file, std::string const& name, std::vector<std::int64_t> const& shape,
                 std::optional<at::ScalarType> as = {}) const {
     if (spec.stored.kind != quantization::none && is_quantized(file, name)) {
@@ -346,7 +371,8 @@ struct model::state {
     auto const& view = file.at(name, shape);
     // from_blob asks for a mutable pointer; nothing here writes to weights, and the mapping is read-only.
     auto* data = const_cast<std::byte*>(view.data.data());
-    return at::from_blob(data, shape, at::TensorOptions().dtype(torch_type(view.type))).to(device, as.value_or(type));
+    return at::from_blob(data, shape, [keep = file.memory()](void*) {}, at::TensorOptions().dtype(torch_type(view.type)))
+        .to(device, as.value_or(type));
   }
 
   Tensor owned(std::vector<float>& values, std::vector<std::int64_t> const& shape, at::ScalarType as) const {
@@ -441,6 +467,29 @@ struct model::state {
       }
     }
     return w;
+  }
+
+  void unload(std::int64_t stage) {
+    if (stage == 0 ? !tied : stage > spec.layers) embedding = Tensor();
+    if (stage > spec.layers) head = {}, final_norm = {};
+    if (stage > 0 && stage <= spec.layers) layers[static_cast<std::size_t>(stage - 1)] = {};
+  }
+
+  // Names, types and shapes of all that will be loaded; what is packed is checked when it is unpacked.
+  void check(checkpoint const& file) const {
+    auto const& n = spec.kind->names;
+    auto const stem = n.attention_norm.find("{l}");
+    auto const in_one = [&](std::string const& name) {
+      auto const layer = name.size() > stem ? std::strtoll(name.c_str() + stem, nullptr, 10) : 0;
+      auto const experts = tensor_name(n.experts_gate_up, layer);
+      return file.has(experts) || is_mxfp4(file, experts);
+    };
+    for (auto const& [name, shape] : expected_tensors(spec)) {
+      if (!shapes.contains(name) || (spec.stored.kind != quantization::none && is_quantized(file, name))) continue;
+      if (!file.has(name) && name.find("expert") != std::string::npos && in_one(name)) continue;
+      (void)file.at(name, shape);
+    }
+    refuse_unknown(file);
   }
 
   void refuse_unknown(checkpoint const& file) const {
@@ -722,6 +771,25 @@ struct model::state {
     return out;
   }
 
+  void run_stage(std::int64_t stage, std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets,
+                 std::vector<std::byte>& hidden, batch_output& out) const {
+    c10::InferenceMode const inference;
+    // Into memory of libtorch's own: how a matrix is aligned may change how its sums are cut.
+    auto x = stage == 0 ? embed(ids)
+                        : at::from_blob(hidden.data(), {static_cast<std::int64_t>(ids.size()), spec.hidden},
+                                        at::TensorOptions().dtype(type))
+                              .to(device, type, false, true);
+    if (stage > spec.layers) return head_output(norm(x, final_norm), ids, offsets, out);
+    if (stage > 0) {
+      std::vector<routed> record;
+      x = run_layer(layers[static_cast<std::size_t>(stage - 1)], std::move(x), pack(offsets), record);
+      for (auto const& r : record) out.layers.push_back(on_host(r));
+    }
+    x = x.to(at::kCPU, type).contiguous();
+    hidden.resize(static_cast<std::size_t>(x.numel()) * static_cast<std::size_t>(x.element_size()));
+    std::memcpy(hidden.data(), x.const_data_ptr(), hidden.size());
+  }
+
   batch_output begin(std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets,
                      continuation::state& onward) const {
     c10::InferenceMode const inference;
@@ -793,9 +861,10 @@ struct model::state {
   }
 };
 
-model::model(model_spec const& spec, checkpoint const& weights, execution const& where)
+model::model(model_spec const& spec, checkpoint const& weights, execution const& where, residency where_weights)
     : state_{guarded([&] { return std::make_unique<state>(spec, weights, where); })} {
   guarded([&] {
+    if (where_weights == residency::stream) return state_->check(weights);
     for (std::int64_t stage = 0; stage < stage_count(spec); ++stage) state_->load(weights, stage);
     state_->refuse_unknown(weights);
   });
@@ -846,6 +915,17 @@ void model::keep(continuation& onward, std::span<std::int64_t const> documents) 
     onward.state_->cache.keep(documents);
     onward.state_->next = onward.state_->next.index_select(0, state_->upload({documents.begin(), documents.end()}));
   });
+}
+
+void model::load(std::int64_t stage, checkpoint const& part) {
+  guarded([&] { state_->load(part, stage); });
+}
+
+void model::unload(std::int64_t stage) { state_->unload(stage); }
+
+void model::run_stage(std::int64_t stage, std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets,
+                      std::vector<std::byte>& hidden, batch_output& out) const {
+  guarded([&] { state_->run_stage(stage, ids, offsets, hidden, out); });
 }
 
 }  // namespace moeroute::capture

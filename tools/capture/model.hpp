@@ -67,6 +67,19 @@ std::string torch_version();
 /// Stages in which a model runs: 0 embeds, 1 to `layers` are the layers, the last is the head.
 inline std::int64_t stage_count(model_spec const& spec) { return spec.layers + 2; }
 
+/// Whether the head is the embedding.
+bool has_tied_head(model_spec const& spec, checkpoint const& weights);
+
+/// Names of the tensors that each stage brings, [stages]; what the decoder does not use is in none. A tied head is the
+/// embedding of stage 0.
+std::vector<std::vector<std::string>> stage_tensors(model_spec const& spec, checkpoint const& weights);
+
+/// Where the weights are while the model runs.
+enum class residency {
+  all,    ///< in memory, from the beginning to the end
+  stream  ///< one stage after the other, as load() brings them
+};
+
 struct layer_output {
   std::vector<std::byte> logits;  ///< [T,E], of logits_type
   std::vector<std::int16_t> ids;  ///< [T,K] that the model used
@@ -94,10 +107,11 @@ class continuation {
   std::unique_ptr<state> state_;
 };
 
-/// The decoder: weights of a checkpoint, mapped where type and device allow it, converted otherwise.
+/// The decoder: weights of a checkpoint, used where they are if type and device allow it, converted otherwise.
 class model {
  public:
-  model(model_spec const& spec, checkpoint const& weights, execution const& where);
+  /// With residency::stream nothing is read, but names, types and shapes are checked.
+  model(model_spec const& spec, checkpoint const& weights, execution const& where, residency where_weights = residency::all);
   model(model&&) noexcept;
   ~model();
 
@@ -118,6 +132,17 @@ class model {
   std::vector<float> logprob(continuation const& onward, std::span<std::int32_t const> ids) const;
   /// Goes on with these documents alone, in this order.
   void keep(continuation& onward, std::span<std::int64_t const> documents) const;
+
+  /// The weights of one stage, from a checkpoint that holds at least those; a tied head also takes the embedding, if
+  /// stage 0 was not loaded.
+  void load(std::int64_t stage, checkpoint const& part);
+  /// Frees them; an embedding that the head needs stays.
+  void unload(std::int64_t stage);
+
+  /// One stage of run(), to the same bits. `hidden` [T,H], of the type the model runs in, comes from the stage before and
+  /// goes to the next; routing is added to `out.layers`, the head fills the rest of `out`.
+  void run_stage(std::int64_t stage, std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets,
+                 std::vector<std::byte>& hidden, batch_output& out) const;
 
  private:
   struct state;

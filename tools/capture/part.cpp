@@ -48,7 +48,7 @@ lock_file::~lock_file() { ::close(file_); }
 
 bool is_trace_file(std::string name) {
   if (name.ends_with(".tmp")) name.resize(name.size() - 4);
-  return name == "manifest.json" || name == "scores.json" || name == "join.lock" ||
+  return name == "manifest.json" || name == "scores.json" || name == "join.lock" || name.starts_with("scratch-") ||
          (name.starts_with("manifest.part") && name.ends_with(".json")) ||
          (name.starts_with("part-") && name.ends_with(".lock")) ||
          (name.starts_with("shard-") && name.ends_with(".safetensors")) ||

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <sys/statvfs.h>
 
@@ -29,6 +30,21 @@ std::optional<std::uint64_t> number_in(char const* path) {
 }
 
 }  // namespace
+
+std::vector<std::uint64_t> stage_parameters(model_spec const& spec) {
+  auto const& n = spec.kind->names;
+  auto const stem = n.attention_norm.substr(0, n.attention_norm.find("{l}"));
+  std::vector<std::uint64_t> out(static_cast<std::size_t>(stage_count(spec)));
+  for (auto const& [name, shape] : expected_tensors(spec)) {
+    std::uint64_t count = 1;
+    for (auto const d : shape) count *= static_cast<std::uint64_t>(d);
+    auto const stage = name.starts_with(stem)  ? std::strtoull(name.c_str() + stem.size(), nullptr, 10) + 1
+                       : name == n.embedding ? 0
+                                               : out.size() - 1;
+    out[static_cast<std::size_t>(stage)] += count;
+  }
+  return out;
+}
 
 std::uint64_t activation_bytes(model_spec const& s, dtype type, std::uint64_t tokens) {
   auto const u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
@@ -87,35 +103,66 @@ std::optional<std::uint64_t> free_disk(std::filesystem::path path) {
   return static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
 }
 
+std::uint64_t capture_plan::host() const {
+  if (!stream) return process_bytes + shard + (on_host ? weights + activations + cache : 0);
+  // Shards are put together when the weights are gone.
+  return process_bytes + std::max(shard, stage_file + hidden_memory + (on_host ? stage + tied + activations : 0));
+}
+
+std::uint64_t capture_plan::disk_needed() const {
+  // The spool gives back what went into a shard.
+  return stream ? std::max(spool + 2 * hidden, trace + shard) : trace;
+}
+
+std::uint64_t capture_plan::on_device() const {
+  return on_host ? 0 : (stream ? stage + tied : weights) + activations + cache;
+}
+
+bool capture_plan::fits_memory() const {
+  return (!memory || host() <= *memory) && (!device_memory || on_device() <= *device_memory);
+}
+
 std::string capture_plan::text() const {
   auto const free = [](std::optional<std::uint64_t> const& n) {
     return n ? " (free: " + size_text(*n) + ")" : std::string();
   };
-  std::string out = "plan: " + std::to_string(parameters) + " parameters, " + type + " on " + device + "\n";
-  out += "  weights      " + size_text(weights) + (mapped ? ", mapped from the file" : "") +
-         (on_host ? free(memory) : free(device_memory)) + "\n";
+  std::string out = "plan: " + std::to_string(parameters) + " parameters, " + type + " on " + device +
+                    (stream ? ", layer by layer" : ", all in memory") + "\n";
+  if (stream) {
+    out += "  weights      " + size_text(weights) + " in " + std::to_string(stages) + " stages, the largest " + size_text(stage) +
+           (on_host ? "" : free(device_memory)) + ", the next is read meanwhile: " + size_text(stage_file) +
+           (tied > 0 ? "; the embedding stays for the head: " + size_text(tied) : "") + "\n";
+  } else {
+    out += "  weights      " + size_text(weights) + (mapped ? ", mapped from the file" : "") + ", " + size_text(stage) +
+           " the largest layer" + (on_host ? "" : free(device_memory)) + "\n";
+  }
   out += "  activations  " + size_text(activations) + " for batches of " + std::to_string(batch_tokens) + " tokens\n";
   if (cache > 0) out += "  cache        " + size_text(cache) + " of keys and values\n";
   if (documents > 0) {
-    out += "  shard        " + size_text(shard) + " in host memory" + (on_host ? "" : free(memory)) + "\n";
+    if (stream) {
+      out += "  hidden       " + size_text(hidden) + ", " + size_text(hidden_memory) + " of it in host memory, twice on disk\n";
+      out += "  spool        " + size_text(spool) + " on disk until the last layer is done\n";
+    }
+    out += "  shard        " + size_text(shard) + " in host memory\n";
     out += "  input        " + std::to_string(documents) + " documents, " + std::to_string(tokens) + " tokens" +
            (generated > 0 ? ", up to " + std::to_string(generated) + " generated" : "") + "\n";
-    out += "  trace        " + size_text(trace) + free(disk) + "\n";
+    out += "  trace        " + size_text(trace) + "\n";
+    out += "  disk         " + size_text(disk_needed()) + " at the fullest moment" + free(disk) + "\n";
   }
+  out += "  host memory  " + size_text(host()) + " at the fullest moment" + free(memory) + "\n";
   return out;
 }
 
 std::string capture_plan::obstacle() const {
-  auto const working = weights + activations + cache;
-  auto const host = shard + (on_host ? working : 0);
-  if (memory && host > *memory)
-    return "needs " + size_text(host) + " of memory, " + size_text(*memory) +
-           " are free; try --dtype bfloat16, a smaller --batch-tokens or --shard-tokens";
-  if (!on_host && device_memory && working > *device_memory)
-    return "needs " + size_text(working) + " on " + device + ", " + size_text(*device_memory) +
-           " are free; try --dtype bfloat16 or a smaller --batch-tokens";
-  if (disk && trace > *disk)
-    return "the trace needs " + size_text(trace) + " of disk, " + size_text(*disk) +
+  std::string const other = stream || generated > 0 ? "" : "--residency stream, ";
+  if (memory && host() > *memory)
+    return "needs " + size_text(host()) + " of memory, " + size_text(*memory) + " are free; try " + other +
+           "--dtype bfloat16, a smaller --batch-tokens or --shard-tokens";
+  if (device_memory && on_device() > *device_memory)
+    return "needs " + size_text(on_device()) + " on " + device + ", " + size_text(*device_memory) + " are free; try " + other +
+           "--dtype bfloat16 or a smaller --batch-tokens";
+  if (disk && disk_needed() > *disk)
+    return "the trace needs " + size_text(disk_needed()) + " of disk, " + size_text(*disk) +
            " are free; use --max-docs or another folder";
   return {};
 }

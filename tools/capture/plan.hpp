@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "family.hpp"
 
@@ -18,15 +19,31 @@ struct capture_plan {
   std::uint64_t parameters = 0, weights = 0, activations = 0, cache = 0, shard = 0, trace = 0;
   std::uint64_t documents = 0, tokens = 0, batch_tokens = 0;
   std::uint64_t generated = 0;  ///< tokens at most
+  bool stream = false;  ///< stage by stage
+  std::uint64_t stages = 0;
+  std::uint64_t stage = 0, stage_file = 0;  ///< the largest stage as it is computed with, and as it is stored
+  std::uint64_t tied = 0;                   ///< of an embedding that stays until the head needs it
+  std::uint64_t hidden = 0, hidden_memory = 0, spool = 0;  ///< states of all tokens, those kept in memory, routing on disk
   bool on_host = true;  ///< weights and activations are in host memory
   bool mapped = false;  ///< weights are used where the file is mapped, without a copy
   std::string device, type;
   std::optional<std::uint64_t> memory, device_memory, disk;  ///< free
 
+  /// Host memory, device memory and disk at the fullest moment.
+  std::uint64_t host() const;
+  std::uint64_t on_device() const;
+  std::uint64_t disk_needed() const;
   std::string text() const;
+  bool fits_memory() const;  ///< of the host and of the device
   /// What does not fit, with what to do about it; empty if all fits.
   std::string obstacle() const;
 };
+
+/// What the program and its libraries take before any model.
+inline constexpr std::uint64_t process_bytes = std::uint64_t{384} << 20;
+
+/// Number of weights of each stage, by the configuration alone.
+std::vector<std::uint64_t> stage_parameters(model_spec const& spec);
 
 /// Bytes of activations of a batch: what the decoder holds at its widest place, with a margin.
 std::uint64_t activation_bytes(model_spec const& spec, dtype type, std::uint64_t tokens);

@@ -17,6 +17,7 @@
 #include <span>
 #include <string_view>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 #include <utility>
@@ -32,6 +33,7 @@
 #include "plan.hpp"
 #include "progress.hpp"
 #include "scoring.hpp"
+#include "stream.hpp"
 #include "tokenizer.hpp"
 
 namespace moeroute::capture {
@@ -202,15 +204,19 @@ class output_folder {
   fs::path partial() const { return folder_ / part_.manifest(); }
   bool finished() const { return fs::exists(folder_ / "manifest.json"); }
 
-  /// Removes what earlier captures left, of this part if there are others, but for what `keep` names; the manifest first,
-  /// so that no half of a trace reads as whole.
-  void clear(trace_manifest const& keep) const {
+  /// Removes what earlier captures left, of this part if there are others, but for what `keep` names and, if asked for, the
+  /// scratch files of this part; the manifest first, so that no half of a trace reads as whole.
+  void clear(trace_manifest const& keep, bool keep_scratch) const {
     if (part_.alone()) fs::remove(folder_ / "manifest.json");
     bool const fresh = keep.shards.empty() && !keep.counts;
     remove_if([&](std::string const& name) {
       if (std::any_of(keep.shards.begin(), keep.shards.end(), [&](auto const& s) { return name == s.file || name == s.documents_file; }) ||
           (keep.counts && name == keep.counts->file))
         return false;
+      if (name.starts_with("scratch-")) {
+        bool const of_this = layer_stream::is_scratch(name, part_.name());
+        return of_this ? !keep_scratch : part_.alone();
+      }
       if (part_.alone()) return is_trace_file(name) && (fresh || name != part_.manifest());
       auto const shard = shard_number(name);
       return (shard != std::string::npos && part_.has(shard)) || part_.is_counts(name) || name == part_.manifest() + ".tmp";
@@ -219,7 +225,7 @@ class output_folder {
   /// Removes what only an unfinished trace has.
   void clear_unfinished() const {
     remove_if([](std::string const& name) {
-      return name.starts_with("manifest.part") || name.starts_with("counts-part") || name.ends_with(".lock") || name.ends_with(".tmp");
+      return name.starts_with("manifest.part") || name.starts_with("counts-part") || name.starts_with("scratch-") || name.ends_with(".lock") || name.ends_with(".tmp");
     });
   }
 
@@ -264,7 +270,7 @@ std::string file_sha256(fs::path const& path) { return sha256_hex(mapped_file(pa
 
 trace_manifest empty_manifest(capture_options const& options, fs::path const& folder, fs::path const& words_folder,
                               model_spec const& spec, checkpoint const& weights, execution const& where,
-                              tokenized_inputs const& inputs) {
+                              tokenized_inputs const& inputs, std::string const& weights_digest) {
   trace_manifest m;
   m.tool = std::string("moeroute-capture ") + version;
   auto const base = fs::weakly_canonical(folder).filename().string();
@@ -273,7 +279,7 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
              {"parameters", parameters(spec)},
              {"dtype", dtype_name(weights.main_type())},
              {"config_sha256", file_sha256(folder / "config.json")},
-             {"weights_sha256", weights.sha256()}};
+             {"weights_sha256", weights_digest}};
   if (options.inputs.ids_field.empty()) m.model["tokenizer_sha256"] = file_sha256(words_folder / "tokenizer.json");
   m.run = {{"device", where.device},
            {"dtype", dtype_name(where.type)},
@@ -308,7 +314,9 @@ trace_manifest resumed(output_folder const& out, fs::path const& file, trace_man
   auto m = manifest_from_json(detail::parse_json(read_text(file), file.string()), file.string());
   auto const compare = [&](char const* section, nlohmann::ordered_json const& was, nlohmann::ordered_json const& is) {
     for (auto const& [key, value] : is.items())
-      if (key != "nonfinite" && (!was.contains(key) || was[key] != value))
+      // The digest is empty as long as a stream run has not read the weights.
+      if (key != "nonfinite" && value != "" && was.value(key, nlohmann::ordered_json()) != "" &&
+          (!was.contains(key) || was[key] != value))
         throw format_error(file.string(), std::string(section) + '.' + key,
                            "was " + (was.contains(key) ? was[key].dump() : "absent") + ", is " + value.dump() +
                                " now; resume with the same model, texts and options, or use --overwrite");
@@ -329,6 +337,7 @@ trace_manifest resumed(output_folder const& out, fs::path const& file, trace_man
       throw format_error((out.path() / m.counts->file).string(), std::uint64_t{0},
                          "is not what " + file.filename().string() + " says of it; use --overwrite");
   }
+  if (m.model["weights_sha256"] == "") m.model["weights_sha256"] = fresh.model["weights_sha256"];
   for (auto const& s : m.shards)
     for (auto const& [name, bytes] : {std::pair(s.file, s.bytes), std::pair(s.documents_file, s.documents_bytes)}) {
       std::error_code error;
@@ -466,6 +475,31 @@ bool has_inputs(capture_options const& options) {
   return !options.inputs.files.empty() || !options.inputs.data.empty() || !options.inputs.texts.empty();
 }
 
+/// What config.json says of the type of the weights.
+dtype stored_type(model_spec const& spec) {
+  return spec.stored_dtype == "bfloat16" ? dtype::bf16 : spec.stored_dtype == "float16" ? dtype::f16 : dtype::f32;
+}
+
+/// Bytes on the disk that an earlier run of the command left and this one goes on with or replaces.
+std::uint64_t disk_of_earlier_run(capture_options const& options) {
+  std::uint64_t bytes = 0;
+  if ((options.resume || options.overwrite) && fs::is_directory(options.out))
+    for (auto const& entry : fs::directory_iterator(options.out))
+      if (struct ::stat info{}; ::stat(entry.path().c_str(), &info) == 0) bytes += static_cast<std::uint64_t>(info.st_blocks) * 512;
+  return bytes;
+}
+
+/// Packs documents for one pass.
+stream_batch pack(std::vector<tokenized> const& documents, range batch) {
+  stream_batch out;
+  out.offsets.push_back(0);
+  for (auto d = batch.first; d < batch.second; ++d) {
+    out.ids.insert(out.ids.end(), documents[d].ids.begin(), documents[d].ids.end());
+    out.offsets.push_back(static_cast<std::int64_t>(out.ids.size()));
+  }
+  return out;
+}
+
 capture_plan make_plan(capture_options const& options, model_spec const& spec, checkpoint const* weights,
                        execution const& where, tokenized_inputs const& inputs) {
   capture_plan plan;
@@ -503,8 +537,34 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
     plan.shard += 3 * state;              // with what is being read or written
   }
   plan.memory = free_memory();
+  if (options.host_memory > 0) plan.memory = std::min(options.host_memory, plan.memory.value_or(options.host_memory));
   if (auto const device = device_memory(where)) plan.device_memory = device->first;
   if (!options.out.empty()) plan.disk = free_disk(options.out);
+  if (plan.disk) *plan.disk += disk_of_earlier_run(options);
+
+  auto const stages = stage_parameters(spec);
+  auto const largest = *std::max_element(stages.begin(), stages.end());
+  plan.stages = stages.size();
+  plan.stage = largest * dtype_bytes(where.type);
+  plan.stage_file = largest * dtype_bytes(stored_type(spec));
+  bool const tied = weights != nullptr ? has_tied_head(spec, *weights) : spec.tied_head.value_or(false);
+  plan.tied = tied ? stages.front() * dtype_bytes(where.type) : 0;
+  if (weights != nullptr) {
+    plan.stage_file = 0;
+    for (auto const& names : stage_tensors(spec, *weights)) {
+      std::uint64_t bytes = 0;
+      for (auto const& name : names) bytes += weights->at_any(name).data.size();
+      plan.stage_file = std::max(plan.stage_file, bytes);
+    }
+  }
+  plan.stream = options.residency == "stream" || (options.residency == "auto" && more == 0 && !plan.fits_memory());
+  if (plan.stream) {
+    plan.hidden = inputs.tokens * hidden_bytes_per_token(spec, where.type);
+    plan.spool = inputs.tokens * spool_bytes_per_token(spec, where.type);
+    auto const left = plan.memory ? *plan.memory - std::min(*plan.memory, plan.host()) : plan.hidden;
+    // What the user allows may be filled; of what is merely free, others want some too.
+    plan.hidden_memory = std::min(plan.hidden, options.host_memory > 0 ? left : left / 2);
+  }
   return plan;
 }
 
@@ -660,6 +720,8 @@ int capture(capture_options const& options) {
     throw usage_error("--generate " + std::to_string(more) +
                       (options.max_tokens > 0 ? " behind --max-tokens " + std::to_string(options.max_tokens) : "") +
                       ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
+  if (more > 0 && options.residency == "stream")
+    throw usage_error("--generate: every token needs all layers before the next; use --residency all");
   if (more > 0 && options.keep == "counts")
     throw usage_error("--generate: --keep counts wants the length of every document before it begins; use --keep topk");
   auto const ends = more > 0 ? end_tokens(folder) : std::vector<std::int32_t>();
@@ -678,10 +740,7 @@ int capture(capture_options const& options) {
   bool const has_weights =
       fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
   if (options.plan_only && !has_weights) {
-    auto const stored = spec.stored_dtype == "bfloat16"  ? dtype::bf16
-                        : spec.stored_dtype == "float16" ? dtype::f16
-                                                         : dtype::f32;
-    auto const where = run_where(options, spec, stored);
+    auto const where = run_where(options, spec, stored_type(spec));
     auto const plan = make_plan(options, spec, nullptr, where, inputs);
     std::fputs(plan.text().c_str(), stdout);
     if (auto const obstacle = plan.obstacle(); !obstacle.empty()) throw resource_error(options.model + ": " + obstacle);
@@ -701,7 +760,9 @@ int capture(capture_options const& options) {
   if (inputs.documents.empty()) throw usage_error("no documents in the texts that were given");
 
   output_folder const out(options.out, options.part, options.resume, options.overwrite);
-  auto const fresh = empty_manifest(options, folder, words_folder, spec, weights, where, inputs);
+  // A stream run knows the digest when it has read the weights.
+  auto fresh = empty_manifest(options, folder, words_folder, spec, weights, where, inputs,
+                              plan.stream ? "" : weights_sha256(spec, weights, where.threads));
   auto manifest = fresh;
   if (options.resume && out.finished()) {
     manifest = resumed(out, out.path() / "manifest.json", fresh);
@@ -711,7 +772,10 @@ int capture(capture_options const& options) {
   }
   if (options.resume && fs::exists(out.partial())) manifest = resumed(out, out.partial(), fresh);
   if (!out.part().alone()) read_parts(out, fresh);  // rather now than when all have run
-  out.clear(manifest);
+  auto const done_before = shards_in(manifest);
+  auto const scratch = plan.stream && options.resume ? layer_stream::first_shard(out.path(), out.part().name()) : std::nullopt;
+  bool const goes_on = scratch && *scratch <= done_before;
+  out.clear(manifest, goes_on);
 
   auto const shards = cut(inputs.documents, {0, inputs.documents.size()}, options.shard_tokens, more);
   std::uint64_t mine = 0;  // tokens of the shards of this part
@@ -719,9 +783,57 @@ int capture(capture_options const& options) {
     for (auto d = shards[s].first; d < shards[s].second; ++d) mine += inputs.documents[d].ids.size() + more;
   if (auto const begun = shards_in(manifest); begun > 0 && out.part().shard(begun - 1) >= shards.size())
     throw format_error(out.partial().string(), "shards", "are more than the texts give; use --overwrite");
-  model const decoder(spec, weights, where);
   auto const save = [&] { write_file(out.partial(), to_json(manifest).dump(2) + "\n"); };
   if (shards_in(manifest) == 0) save();
+  // Batches of the shards of this part, one after another.
+  std::vector<range> batches;
+  std::vector<std::size_t> first_batch{0};  // [shards of this part + 1]
+  for (auto s = out.part().index; s < shards.size(); s += out.part().count) {
+    auto const of_shard = cut(inputs.documents, shards[s], options.batch_tokens, 0);
+    batches.insert(batches.end(), of_shard.begin(), of_shard.end());
+    first_batch.push_back(batches.size());
+  }
+  auto const refuse_nonfinite = [&](bool any) {
+    if (options.fail_on_nonfinite && any)
+      throw format_error(options.model, "run",
+                         "the model gave NaN or infinite values, and --fail-on-nonfinite was asked for");
+  };
+  std::optional<model> decoder;
+  std::optional<layer_stream> streamed;
+  auto const base = first_batch[goes_on ? *scratch : done_before];  // of what streamed knows
+  if (first_batch.size() == done_before + 1) {
+    // All that is missing is the manifest.
+    fresh.model["weights_sha256"] = manifest.model["weights_sha256"];
+  } else if (plan.stream) {
+    layer_stream::work work;
+    for (auto b = base; b < batches.size(); ++b) {
+      work.tokens.push_back(0);
+      for (auto d = batches[b].first; d < batches[b].second; ++d) work.tokens.back() += inputs.documents[d].ids.size();
+    }
+    work.batch = [&](std::size_t b) { return pack(inputs.documents, batches[base + b]); };
+    work.hidden_memory = plan.hidden_memory;
+    work.inspect = [&](batch_output const& result) {
+      bool const bad = std::any_of(result.layers.begin(), result.layers.end(), [](auto const& l) { return l.nonfinite > 0; });
+      refuse_nonfinite(bad || result.nonfinite > 0);
+    };
+    streamed.emplace(out.path(), out.part().name(), spec, weights, where, goes_on ? *scratch : done_before, work);
+    if (!streamed->run(!options.quiet)) {
+      std::fprintf(stderr, "moeroute: %s: interrupted after %lld of %lld layers; continue with --resume\n", out.path().c_str(),
+                   static_cast<long long>(std::max<std::int64_t>(0, streamed->stages_done() - 1)),
+                   static_cast<long long>(spec.layers));
+      return 130;
+    }
+    if (!options.quiet) std::fprintf(stderr, "%s\n", streamed->report().c_str());
+    auto& digest = manifest.model["weights_sha256"];
+    if (digest != "" && digest != streamed->sha256())
+      throw format_error(out.partial().string(), "model.weights_sha256",
+                         "was " + digest.dump() + ", is \"" + streamed->sha256() +
+                             "\" now; resume with the same model, or use --overwrite");
+    fresh.model["weights_sha256"] = digest = streamed->sha256();
+    save();
+  } else {
+    decoder.emplace(spec, weights, where);
+  }
   std::optional<cli::trace_counts> counts;
   if (options.keep == "counts") {
     counts = no_counts(inputs, fresh);
@@ -744,7 +856,7 @@ int capture(capture_options const& options) {
       std::vector<prompt> prompts;
       for (auto d = shards[s].first; d < shards[s].second; ++d)
         prompts.push_back({inputs.documents[d].id, inputs.documents[d].ids});
-      auto result = generate(decoder, options.generate, ends, prompts, options.batch_tokens, [&](std::uint64_t rows) {
+      auto result = generate(*decoder, options.generate, ends, prompts, options.batch_tokens, [&](std::uint64_t rows) {
         bar.show(done += rows);
         return !interrupted;
       });
@@ -756,17 +868,12 @@ int capture(capture_options const& options) {
       }
       shard.add(inputs.documents, shards[s], result->rows);
     }
-    auto const batches = more > 0 ? std::vector<range>() : cut(inputs.documents, shards[s], options.batch_tokens, 0);
-    for (auto const& batch : batches) {
+    auto const nth = shards_in(manifest);
+    for (auto b = first_batch[nth]; more == 0 && b < first_batch[nth + 1]; ++b) {
       if (interrupted) return stopped();
-      std::vector<std::int32_t> ids;
-      std::vector<std::int64_t> offsets{0};
-      for (auto d = batch.first; d < batch.second; ++d) {
-        ids.insert(ids.end(), inputs.documents[d].ids.begin(), inputs.documents[d].ids.end());
-        offsets.push_back(static_cast<std::int64_t>(ids.size()));
-      }
-      shard.add(inputs.documents, batch, decoder.run(ids, offsets));
-      done += ids.size();
+      auto const packed = pack(inputs.documents, batches[b]);
+      shard.add(inputs.documents, batches[b], streamed ? streamed->output(b - base) : decoder->run(packed.ids, packed.offsets));
+      done += packed.ids.size();
       bar.show(done);
     }
     auto const before = manifest.counts;
@@ -776,13 +883,14 @@ int capture(capture_options const& options) {
     } else {
       shard.write(out.path(), s, inputs.documents, words, text_of, manifest);
     }
-    if (options.fail_on_nonfinite && nonfinite_count(manifest) > 0)
-      throw format_error(options.model, "run",
-                         "the model gave NaN or infinite values, and --fail-on-nonfinite was asked for");
+    refuse_nonfinite(nonfinite_count(manifest) > 0);
     save();
+    if (streamed) streamed->release(first_batch[nth] - base, first_batch[nth + 1] - base);
     if (before) fs::remove(out.path() / before->file);
   }
   bar.clear();
+  streamed.reset();
+  layer_stream::remove(out.path(), out.part().name());
   return finish(out, inputs, fresh, std::move(manifest), shards.size(), options);
 }
 

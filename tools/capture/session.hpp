@@ -23,6 +23,8 @@ struct capture_options {
   std::string keep = "logits";  ///< or topk, counts
   capture_part part;
   std::string device = "auto", dtype = "auto", attention = "auto";
+  std::string residency = "auto";
+  std::uint64_t host_memory = 0;  ///< bytes; 0: what is free
   int threads = 0;               ///< 0: all processors
   std::uint64_t max_tokens = 0;  ///< per document; 0: what the model allows
   std::uint64_t batch_tokens = 4096;
