@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "experts.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 
@@ -75,39 +76,44 @@ Tensor expert_bank::operator()(Tensor const& x, Tensor const& ids, Tensor const&
   auto const [expert, order] = at::sort(ids.reshape({-1}), true, 0, false);
   // Where the slots of each expert end, found without the device having to say how many there are.
   auto const ends = at::searchsorted(expert, at::arange(count, integers), true, true);
-  auto const in = x.index_select(0, order.div(k, "floor"));
-
-  auto const one_by_one = [&, host = how == expert_products::grouped ? Tensor() : ends.to(at::kCPU)](auto&& product) {
-    auto const* const end = host.template const_data_ptr<std::int32_t>();
-    std::int64_t begin = 0;
-    for (std::size_t e = 0; e < experts_.size(); begin = end[e++])
-      if (end[e] > begin) product(experts_[e], begin, end[e] - begin);
+  auto const token = order.div(k, "floor");
+  auto const activated = [&](Tensor const& inner) {
+    return activation(inner.narrow(1, 0, width_), inner.narrow(1, width_, width_));
   };
-  auto const multiply = [](Tensor out, Tensor const& rows, Tensor const& weight) { at::mm_out(out, rows, weight.t()); };
 
-  Tensor inner, outer;
+  Tensor outer;
   if (how == expert_products::grouped) {
-    inner = at::_grouped_mm(in, gate_up_.transpose(1, 2), ends);
-  } else {
-    inner = at::empty({slots, 2 * width_}, x.options());
-    one_by_one([&](matrices const& m, std::int64_t begin, std::int64_t n) {
-      auto const from = in.narrow(0, begin, n), to = inner.narrow(0, begin, n);
-      if (m.gate_up.defined()) return multiply(to, from, m.gate_up);
-      multiply(to.narrow(1, 0, width_), from, m.gate);
-      multiply(to.narrow(1, width_, width_), from, m.up);
-    });
-  }
-  if (gate_up_bias_.defined()) inner.add_(gate_up_bias_.index_select(0, expert));
-  inner = activation(inner.narrow(1, 0, width_), inner.narrow(1, width_, width_));
-  if (how == expert_products::grouped) {
+    auto inner = at::_grouped_mm(x.index_select(0, token), gate_up_.transpose(1, 2), ends);
+    if (gate_up_bias_.defined()) inner.add_(gate_up_bias_.index_select(0, expert));
+    inner = activated(inner);
     outer = at::_grouped_mm(inner, down_.transpose(1, 2), ends);
+    if (down_bias_.defined()) outer.add_(down_bias_.index_select(0, expert));
   } else {
+    // For types of half width oneDNN compiles a kernel for every number of rows that it meets, which takes longer than a
+    // small product: rows are rounded up. What is too much falls on rows of later experts, which overwrite it.
+    std::int64_t const step = x.is_cpu() && x.scalar_type() != at::kFloat ? 32 : 1;
+    auto const multiply = [](Tensor out, Tensor const& in, Tensor const& weight) { at::mm_out(out, in, weight.t()); };
     outer = at::empty({slots, hidden_}, x.options());
-    one_by_one([&](matrices const& m, std::int64_t begin, std::int64_t n) {
-      multiply(outer.narrow(0, begin, n), inner.narrow(0, begin, n), m.down);
-    });
+    auto const host = ends.to(at::kCPU);
+    auto const* const end = host.const_data_ptr<std::int32_t>();
+    std::int64_t begin = 0;
+    for (std::int64_t e = 0; e < count; begin = end[e++]) {
+      if (end[e] == begin) continue;
+      auto const rows = std::min((end[e] - begin + step - 1) / step * step, slots - begin);
+      auto const& m = experts_[static_cast<std::size_t>(e)];
+      auto const in = x.index_select(0, token.narrow(0, begin, rows));
+      auto const inner = at::empty({rows, 2 * width_}, x.options()), out = outer.narrow(0, begin, rows);
+      if (m.gate_up.defined()) {
+        multiply(inner, in, m.gate_up);
+      } else {
+        multiply(inner.narrow(1, 0, width_), in, m.gate);
+        multiply(inner.narrow(1, width_, width_), in, m.up);
+      }
+      if (gate_up_bias_.defined()) inner.add_(gate_up_bias_[e]);
+      multiply(out, activated(inner), m.down);
+      if (down_bias_.defined()) out.add_(down_bias_[e]);
+    }
   }
-  if (down_bias_.defined()) outer.add_(down_bias_.index_select(0, expert));
 
   // Every token is a bag of k rows: gathered, weighted and summed in one pass.
   auto const place = at::empty_like(order).index_copy_(0, order, at::arange(slots, integers));

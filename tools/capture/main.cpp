@@ -11,6 +11,10 @@
 #include <new>
 #include <string>
 
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
+
 #include <CLI/CLI.hpp>
 
 #include "family.hpp"
@@ -33,6 +37,15 @@ void install_signal_handlers() {
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+}
+
+// Every operation allocates its result. glibc gives large ones back to the kernel, which zeroes them for the next one:
+// a fifth of the time of a small model.
+void keep_freed_memory() {
+#ifdef M_TRIM_THRESHOLD
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most it allows
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
 }
 
 int complain(int code, std::string const& what) {
@@ -194,5 +207,6 @@ int main(int argc, char** argv) {
   if (app.count("--top-p") > 0 && options.generate.temperature == 0)
     return complain(2, "--top-p is for drawing, and at --temperature 0 nothing is drawn; give a temperature");
   install_signal_handlers();
+  keep_freed_memory();
   return guarded(options, tokenize_only);
 }
