@@ -311,6 +311,7 @@ def test_wrong_use(tiny, tmp_path, arguments, words):
 
 def test_what_does_not_go_together(tiny, tmp_path):
     arguments = [tiny, "-o", tmp_path / "t", "--generate", 5, *ONE]
+    assert "use --residency all" in fail(2, *arguments, "--text", "x", "--residency", "stream")
     assert "--keep counts wants the length" in fail(2, *arguments, "--text", "x", "--keep", "counts")
     (tmp_path / "l.jsonl").write_text('{"text": "the routing of the experts"}')
     assert "have their answers in them" in fail(2, *arguments, "--data", f"lambada:{tmp_path / 'l.jsonl'}")
