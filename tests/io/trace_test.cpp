@@ -307,6 +307,43 @@ TEST_CASE("trace: a manifest that is none is refused with file and field") {
                  "manifest.json: is missing: the capture was not finished"));
 }
 
+TEST_CASE("trace: counts stand instead of shards") {
+  trace_manifest m;
+  m.layers.push_back({1, small_spec()});
+  m.documents = 7;
+  m.tokens = 70;
+  m.counts = {"counts.safetensors", 3, 1000, "abc"};
+  auto const good = to_json(m);
+  auto const read = manifest_from_json(good, "f");
+  REQUIRE(read.counts.has_value());
+  CHECK(read.counts->file == "counts.safetensors");
+  CHECK(read.counts->parts == 3);
+  CHECK(read.counts->bytes == 1000);
+  CHECK(read.tokens == 70);
+  CHECK(to_json(read) == good);
+  std::pair<std::function<void(json&)>, char const*> const cases[] = {
+      {[](json& j) { j["counts"]["file"] = "../x"; }, "f:counts.file: '../x' is not a plain file name"},
+      {[](json& j) { j["counts"].erase("parts"); }, "f:counts.parts: is missing"},
+      {[](json& j) { j["counts"] = 1; }, "f:counts: is not an object"},
+      {[](json& j) { j.erase("counts"); }, "f:shards: documents or tokens do not add up"},
+      {[](json& j) {
+         j["shards"].push_back({{"file", "s"}, {"documents_file", "d"}, {"documents", 7u}, {"tokens", 70u}, {"bytes", 1u}, {"documents_bytes", 1u}});
+       },
+       "f:shards: stand beside counts"},
+  };
+  for (auto const& [damage, words] : cases) {
+    auto j = good;
+    damage(j);
+    auto const text = message([&] { manifest_from_json(j, "f"); });
+    INFO(text);
+    CHECK_MESSAGE(contains(text, words), words);
+  }
+  // A capture in parts that was not finished.
+  temporary_folder const folder;
+  write_file(folder / "manifest.part-2-of-3.json", "{}");
+  CHECK(contains(message([&] { trace_reader const r(folder.path()); }), "the capture was not finished"));
+}
+
 TEST_CASE("trace: a shard that does not belong to its manifest is refused") {
   temporary_folder const folder;
   example const e(folder.path());
