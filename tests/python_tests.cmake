@@ -18,7 +18,11 @@ foreach(tool IN ITEMS capture report cli)
     endif()
     add_test(NAME ${test} COMMAND ${MOEROUTE_VENV}/bin/python -m pytest -q -p no:cacheprovider ${file}
       WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-    set_tests_properties(${test} PROPERTIES TIMEOUT 1800 LABELS "python;${tool}"
+    set(labels python ${tool})
+    if(MOEROUTE_SANITIZE AND name MATCHES "^(attention|families|flame|generate|scoring|stream)$")
+      list(APPEND labels slow)  # they compare numbers with transformers for minutes; the others read foreign bytes
+    endif()
+    set_tests_properties(${test} PROPERTIES TIMEOUT 1800 LABELS "${labels}"
       ENVIRONMENT "MOEROUTE_BIN=${PROJECT_BINARY_DIR}/bin;PYTHONDONTWRITEBYTECODE=1")
   endforeach()
 endforeach()
