@@ -24,5 +24,12 @@ foreach(tool IN ITEMS capture report cli)
     endif()
     set_tests_properties(${test} PROPERTIES TIMEOUT 1800 LABELS "${labels}"
       ENVIRONMENT "MOEROUTE_BIN=${PROJECT_BINARY_DIR}/bin;PYTHONDONTWRITEBYTECODE=1")
+    file(STRINGS ${file} slow REGEX "pytest.mark.slow")
+    if(slow)
+      add_test(NAME ${test}.slow COMMAND ${MOEROUTE_VENV}/bin/python -m pytest -q -m slow -p no:cacheprovider ${file}
+        WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+      set_tests_properties(${test}.slow PROPERTIES TIMEOUT 1800 LABELS "python;${tool};slow"
+        ENVIRONMENT "MOEROUTE_BIN=${PROJECT_BINARY_DIR}/bin;PYTHONDONTWRITEBYTECODE=1")
+    endif()
   endforeach()
 endforeach()

@@ -18,6 +18,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: minutes; run with -m slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Slow tests run where they are asked for."""
+    if "slow" in config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
 def command(*arguments):
     return [str(BINARY), *map(str, arguments)]
 

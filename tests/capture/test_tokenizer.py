@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ids of moeroute-capture against Hugging Face tokenizers, through `--tokenize`."""
+import atexit
+import functools
 import json
 import os
+import pathlib
 import random
+import shutil
+import tempfile
 import time
 import unicodedata
 
@@ -30,6 +35,20 @@ def assert_same_ids(folder, texts, hf=None):
     assert not wrong, f"{len(wrong)} of {len(texts)} differ (seed {SEED}), the first: {wrong[0]}"
 
 
+@functools.cache
+def alphabet():
+    """What Unicode 14 assigns (both sides' tables share that), and its letters and numbers by the first word of their names,
+    which is their script."""
+    assigned = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cs", "Cn")]
+    scripts = {}
+    for c in assigned:
+        if unicodedata.category(c)[0] in "LMN":
+            scripts.setdefault(unicodedata.name(c, "NONE").split()[0].split("-")[0], []).append(c)
+    return assigned, [c for c in assigned if unicodedata.combining(c)], [s for s in scripts.values() if len(s) > 5]
+
+
+EMOJI = ["\U0001F600", "\U0001F469\u200D\U0001F4BB", "\U0001F3F3\uFE0F\u200D\U0001F308", "\U0001F44D\U0001F3FD", "1\uFE0F\u20E3",
+         "\U0001F1E9\U0001F1EA", "\u2764\uFE0F", "\U0001FAE0", "\U0001F9D1\U0001F3FB\u200D\U0001F91D\u200D\U0001F9D1\U0001F3FF"]
 FRAGMENTS = [" ", "  ", "   ", "\n", "\r\n", "\r", "\t", "'s", "'LL", "don't", "\u0301", "가", "각", "ᄀ", "ᅡ", "ᆨ", "é",
              "e\u0301", "\u1e9b\u0323", "𝟘", "½", "Ⅷ", "👨‍👩‍👧", "🇰🇷", "\u180e", "\u200d", "\ufeff", "\ufffd",
              "<|endoftext|>", "|||IP_ADDRESS|||", "<|endo", "\x00", "\x1c", "\x7f", "\x85", "\u00a0", "\u2028",
@@ -39,28 +58,35 @@ FRAGMENTS = [" ", "  ", "   ", "\n", "\r\n", "\r", "\t", "'s", "'LL", "don't", "
 
 
 def random_texts(count):
-    """All that Unicode 14 assigns (what both sides' tables share), in words, runs and soup."""
+    """All scripts, in words and in soup; marks, emoji, control characters, every kind of line end."""
     rng = random.Random(SEED)
-    assigned = [c for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cs", "Cn")]
-    marks = [c for c in assigned if unicodedata.combining(chr(c))]
+    assigned, marks, scripts = alphabet()
     texts = []
     for _ in range(count):
         parts = []
         for _ in range(rng.randrange(1, 40)):
             kind = rng.random()
-            if kind < 0.5:
+            if kind < 0.35:
                 parts.append(rng.choice(FRAGMENTS))
-            elif kind < 0.7:
-                parts.append(chr(rng.choice(assigned)))
+            elif kind < 0.5:
+                parts.append("".join(rng.choices(rng.choice(scripts), k=rng.randrange(1, 7))) + rng.choice(["", " ", "\n"]))
+            elif kind < 0.65:
+                parts.append(rng.choice(assigned))
+            elif kind < 0.75:
+                parts.append(rng.choice(marks))
+            elif kind < 0.8:
+                parts.append(rng.choice(EMOJI))
             elif kind < 0.85:
-                parts.append(chr(rng.choice(marks)))
+                parts.append("".join(rng.choices(["\n", "\r", "\r\n", "\t", " ", "\x0b", "\x85", "\u2029"], k=rng.randrange(1, 5))))
+            elif kind < 0.88:
+                parts.append(chr(rng.choice([*range(32), *range(0x7f, 0xa0)])))
             else:
                 parts.append(chr(rng.randrange(32, 127)) * rng.randrange(1, 4))
         texts.append("".join(parts))
     return texts
 
 
-@pytest.mark.parametrize("family", ["olmoe", "qwen3", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["olmoe", "qwen3", "deepseek_v3", "mixtral"])
 def test_golden_ids(family):
     folder = SHARED / "data/tokenizers" / family
     if not folder.exists():
@@ -69,7 +95,7 @@ def test_golden_ids(family):
     golden = {j["id"]: j["ids"] for j in map(json.loads, open(folder / "golden_ids.jsonl", encoding="utf-8"))}
     names = [name for name in golden if texts[name]]  # an empty document is refused before it is tokenized
     assert len(names) >= len(texts) - 1 > 40
-    bos = [0] if family == "deepseek_v3" else []  # its tokenizer_config asks for it, the golden ids are without
+    bos = {"deepseek_v3": [0], "mixtral": [1]}.get(family, [])  # the files ask for it, the golden ids are without
     for name, line in zip(names, ours(folder, [texts[n] for n in names]), strict=True):
         assert line["ids"] == bos + golden[name], name
 
@@ -86,10 +112,109 @@ def test_random_texts(folder):
     assert_same_ids(folder, random_texts(5000))
 
 
+# The regular expressions of the families, models.md section 10, as their files have them; every one with a normalizer of its
+# own, so that all of those are met with every kind of text.
+CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+WORDS = rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|NUMBERS| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{TAIL}"
+O200K = (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{CONTRACTIONS}?|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{CONTRACTIONS}?"
+         rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{TAIL}")
+DEEPSEEK = (r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+            rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{TAIL}")
+PATTERNS = {
+    "qwen": (["NFC"], [WORDS.replace("NUMBERS", r"\p{N}")], {}),
+    "llama3": ([], [WORDS.replace("NUMBERS", r"\p{N}{1,3}")], {"ignore_merges": True}),
+    "o200k": (["NFD"], [O200K], {"ignore_merges": True}),
+    "deepseek_v3": (["NFKC"], [r"\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+", DEEPSEEK], {}),
+    "deepseek_v2": (["NFKD"], ["[\r\n]", r"\s?[A-Za-zµÀ-ÖØ-öø-ƺ]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$",
+                               "[一-龥ࠀ-一가-퟿]+", None], {}),
+    "dolma2": (["NFC", "NFKC"], [("removed", WORDS.replace("NUMBERS", r"\p{N}{1,3}"))], {}),
+}
+
+
+def example_lines():
+    return [json.loads(line)["text"] for f in sorted((REPOSITORY / "examples/texts").glob("*.jsonl"))
+            for line in f.read_text(encoding="utf-8").splitlines()]
+
+
+@functools.cache
+def trained(name):
+    """The pattern with a vocabulary of its own, in a folder."""
+    from tokenizers import trainers
+    forms, patterns, options = PATTERNS[name]
+    t = Tokenizer(models.BPE(**options))
+    if forms:
+        t.normalizer = normalizers.Sequence([getattr(normalizers, f)() for f in forms])
+    steps = [pre_tokenizers.Digits(individual_digits=True) if p is None else
+             pre_tokenizers.Split(Regex(p[1]), p[0], True) if isinstance(p, tuple) else pre_tokenizers.Split(Regex(p), "isolated")
+             for p in patterns]
+    t.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.train_from_iterator(example_lines(), trainers.BpeTrainer(
+        vocab_size=2500, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), max_token_length=20,
+        special_tokens=["<|endoftext|>"]))
+    folder = pathlib.Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return saved(folder, t)
+
+
+def every_kind():
+    """Folder, by name, of each kind of tokenizer: the patterns above, and the real files where they are."""
+    for name in PATTERNS:
+        yield pytest.param(functools.partial(trained, name), id=name)
+    for folder in (DEMO, *(SHARED / "data/tokenizers" / f for f in ("olmoe", "qwen3", "deepseek_v3", "mixtral"))):
+        missing = not (folder / "tokenizer.json").exists()
+        yield pytest.param(lambda folder=folder: folder, id="real " + folder.name,
+                           marks=pytest.mark.skipif(missing, reason=f"{folder} is not there"))
+
+
+@functools.cache
+def many_texts(count):
+    return random_texts(count)
+
+
+def assert_same_ids_without_template(folder, texts):
+    """The begin token of tokenizer_config.json and of a template is the business of other tests."""
+    hf = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    found = [line["ids"] for line in ours(folder, texts)]
+    expected = [e.ids for e in hf.encode_batch(texts, add_special_tokens=False)]
+    wrong = []
+    for text, f, e in zip(texts, found, expected, strict=True):
+        if f != e and f[1:] != e:
+            wrong.append((ascii(text), f, e))
+    assert not wrong, f"{len(wrong)} of {len(texts)} differ (seed {SEED}), the first: {wrong[0]}"
+
+
+@pytest.mark.parametrize("folder", list(every_kind()))
+def test_random_texts_of_every_kind(folder):
+    print("seed", SEED)
+    assert_same_ids_without_template(folder(), many_texts(1500))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", list(every_kind()))
+def test_100000_random_texts_of_every_kind(folder):
+    print("seed", SEED)
+    for begin in range(0, 100_000, 20_000):
+        assert_same_ids_without_template(folder(), many_texts(100_000)[begin:begin + 20_000])
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_normal_forms(tmp_path, form):
+    """Every code point with a decomposition and every mark, alone and between letter and mark."""
+    assigned, marks, _ = alphabet()
+    points = [c for c in assigned if unicodedata.decomposition(c) or unicodedata.combining(c) or unicodedata.normalize("NFKD", c) != c]
+    assert len(points) > 17_000
+    texts = ["|".join(part) + "|" + "|".join(f"a\u0301{c}\u0323b" for c in part)
+             for part in (points[i:i + 50] for i in range(0, len(points), 50))]
+    t = byte_level()
+    t.normalizer = getattr(normalizers, form)()
+    assert_same_ids(saved(tmp_path, t), texts + random_texts(300), t)
+
+
 @pytest.mark.parametrize("folder", list(folders()))
 def test_example_texts(folder):
-    assert_same_ids(folder, [json.loads(line)["text"] for f in sorted((REPOSITORY / "examples/texts").glob("*.jsonl"))
-                             for line in f.read_text(encoding="utf-8").splitlines()])
+    assert_same_ids(folder, example_lines())
 
 
 def edited(folder, **changes):
@@ -237,8 +362,7 @@ def test_sentencepiece_trained(tmp_path):
     from tokenizers import trainers
     t = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    lines = [json.loads(line)["text"] for f in sorted((REPOSITORY / "examples/texts").glob("*.jsonl"))
-             for line in f.read_text(encoding="utf-8").splitlines()]
+    lines = example_lines()
     trainer = trainers.BpeTrainer(vocab_size=3000, show_progress=False, max_token_length=16,
                                   special_tokens=["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)])
     t.train_from_iterator((w for line in lines for w in line.split(" ")), trainer)
@@ -312,7 +436,7 @@ def test_one_long_line_takes_linear_time(tmp_path, text):
     ("model", lambda m: m | {"merges": [["t", "nowhere"]]}, "model.merges[0]"),
     ("model", lambda m: m | {"vocab": {"a": -1}}, "model.vocab.a"),
     ("model", lambda m: m | {"vocab": {"a": 1 << 60}}, "model.vocab.a"),
-    ("normalizer", {"type": "Lowercase"}, "normalizer.type: \"Lowercase\" is not built yet; known: NFC"),
+    ("normalizer", {"type": "Lowercase"}, "normalizer.type: \"Lowercase\" is not built yet; known: NFC, NFD, NFKC, NFKD"),
     ("pre_tokenizer", {"type": "Metaspace"}, "pre_tokenizer: has no \"replacement\""),
     ("pre_tokenizer", {"type": "UnicodeScripts"}, "pre_tokenizer.type: \"UnicodeScripts\" is not built yet"),
     ("pre_tokenizer", None, "model: has neither \"byte_fallback\" nor \"unk_token\""),

@@ -48,6 +48,7 @@ code_point last_code_point(std::string_view text) {
 
 void added_token_finder::add(added_token const& token, std::string_view content) {
   if (content.empty()) return;
+  begins_[static_cast<unsigned char>(content.front())] = true;
   std::size_t at = 0;
   for (char const c : content) {
     auto const [place, fresh] = trie_[at].next.try_emplace(static_cast<unsigned char>(c), trie_.size());
@@ -62,6 +63,10 @@ std::vector<added_token_finder::part> added_token_finder::split(std::string_view
   std::vector<part> parts;
   std::size_t done = 0;  // everything before it is in `parts`
   for (std::size_t at = 0; at < text.size();) {
+    if (!begins_[static_cast<unsigned char>(text[at])]) {
+      ++at;
+      continue;
+    }
     std::size_t node_at = 0, found = none, end = at;
     for (std::size_t i = at; i < text.size(); ++i) {
       auto const& next = trie_[node_at].next;

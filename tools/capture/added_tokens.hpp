@@ -2,6 +2,7 @@
 #ifndef MOEROUTE_CAPTURE_ADDED_TOKENS_HPP
 #define MOEROUTE_CAPTURE_ADDED_TOKENS_HPP
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -42,6 +43,7 @@ class added_token_finder {
 
   std::vector<added_token> tokens_;
   std::vector<node> trie_{1};
+  std::array<bool, 256> begins_{};  // bytes that tokens begin with: most places of a text are passed by this alone
 };
 
 }  // namespace moeroute::capture

@@ -87,6 +87,7 @@ std::string pcre2_dialect(std::string_view pattern) {
 struct regex::state {
   std::string pattern;
   pcre2_code* code = nullptr;
+  bool compiled = false;  // to machine code
 
   ~state() { pcre2_code_free(code); }
   state() = default;
@@ -104,20 +105,23 @@ regex::regex(std::string_view pattern) {
   built->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                               PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, nullptr);
   if (built->code == nullptr) refuse(pattern, pcre2_message(error));
-  pcre2_jit_compile(built->code, PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter gives the same matches
+  // Where there is no JIT the interpreter gives the same matches.
+  built->compiled = pcre2_jit_compile(built->code, PCRE2_JIT_COMPLETE) == 0;
   state_ = std::move(built);
 }
 
-std::vector<std::pair<std::size_t, std::size_t>> regex::matches(std::string_view text) const {
+void regex::find(std::string_view text, std::vector<std::pair<std::size_t, std::size_t>>& found) const {
   struct match_memory {
     pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
     ~match_memory() { pcre2_match_data_free(data); }
-  } const memory;
-  std::vector<std::pair<std::size_t, std::size_t>> found;
+  };
+  thread_local match_memory const memory;
+  found.clear();
   for (std::size_t at = 0; at < text.size();) {
     // The text is checked once, by the caller; a check per match would make long lines quadratic.
     auto const subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    int code = pcre2_match(state_->code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, memory.data, nullptr);
+    int code = state_->compiled ? pcre2_jit_match(state_->code, subject, text.size(), at, 0, memory.data, nullptr)
+                                : PCRE2_ERROR_JIT_STACKLIMIT;
     if (code == PCRE2_ERROR_JIT_STACKLIMIT)
       code =
           pcre2_match(state_->code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, memory.data, nullptr);
@@ -132,11 +136,11 @@ std::vector<std::pair<std::size_t, std::size_t>> regex::matches(std::string_view
       while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0u) == 0x80u) ++at;
     }
   }
-  return found;
 }
 
 std::vector<std::string_view> pretokenizer::split(std::string_view text, bool at_start, std::string& buffer) const {
-  std::vector<std::string_view> pieces{text};
+  std::vector<std::string_view> pieces{text}, next;
+  std::vector<std::pair<std::size_t, std::size_t>> found;
   for (auto const& step : steps) {
     if (step.what == pretokenizer_step::kind::prefix_space) {
       // One piece at most reaches this step (the loader sees to it), so one buffer is enough.
@@ -163,14 +167,16 @@ std::vector<std::string_view> pretokenizer::split(std::string_view text, bool at
       pieces[0] = buffer;
       continue;
     }
-    std::vector<std::string_view> next;
+    next.clear();
+    next.reserve(pieces.size());
     for (std::string_view const piece : pieces) {
       auto const keep = [&](std::size_t begin, std::size_t end, bool matched) {
         bool const removed = step.behavior == split_behavior::removed && matched != step.invert;
         if (end > begin && !removed) next.push_back(piece.substr(begin, end - begin));
       };
       std::size_t last = 0;
-      for (auto const& [begin, end] : step.pattern->matches(piece)) {
+      step.pattern->find(piece, found);
+      for (auto const& [begin, end] : found) {
         keep(last, begin, false);
         last = begin;  // a match that is merged with what follows it is kept then
         if (step.behavior == split_behavior::merged_with_next) continue;
@@ -179,7 +185,7 @@ std::vector<std::string_view> pretokenizer::split(std::string_view text, bool at
       }
       keep(last, piece.size(), false);
     }
-    pieces = std::move(next);
+    std::swap(pieces, next);
   }
   return pieces;
 }

@@ -19,8 +19,8 @@ class regex {
  public:
   explicit regex(std::string_view pattern);
 
-  /// Non-empty matches from left to right, as (begin, end).
-  std::vector<std::pair<std::size_t, std::size_t>> matches(std::string_view text) const;
+  /// Non-empty matches from left to right, as (begin, end), in place of what `found` held.
+  void find(std::string_view text, std::vector<std::pair<std::size_t, std::size_t>>& found) const;
 
  private:
   struct state;

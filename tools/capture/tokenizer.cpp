@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tokenizer.hpp"
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -8,7 +10,6 @@
 #include <utility>
 
 #include "json_view.hpp"
-#include "nfc.hpp"
 #include "utf8.hpp"
 
 namespace moeroute::capture {
@@ -57,7 +58,8 @@ class tokenizer_loader {
           static_cast<std::int32_t>(json_view(value, vocab.file(), "model.vocab." + token).integer(0, largest_id));
       ids_.emplace(token, id);
       if (!byte_level_) {
-        if (!token.empty() && first_code_point(token).length == token.size()) out_.model_.characters.emplace(token, id);
+        if (auto const c = token.empty() ? code_point{} : first_code_point(token); c.length == token.size() && c.length > 0)
+          out_.model_.characters.emplace(c.value, id);
         out_.model_.whole.emplace(token, id);
         set_piece(id, unmarked(token));
         continue;
@@ -81,6 +83,7 @@ class tokenizer_loader {
     out_.model_.ignore_merges = model.has("ignore_merges") && model.at("ignore_merges").boolean();
     out_.model_.fuse_unknown = model.has("fuse_unk") && model.at("fuse_unk").boolean();
     if (model.has("unk_token")) out_.model_.unknown = id_of(model.at("unk_token"));
+    out_.model_.finish();
   }
 
   void merges(json_view const& merges) {
@@ -110,19 +113,24 @@ class tokenizer_loader {
   void normalizer(json_view const& node) {
     auto const type = node.at("type");
     using kind = tokenizer::replacement::kind;
-    if (type.string() == "NFC") {
-      out_.normalizer_.push_back({kind::compose});
+    constexpr std::pair<std::string_view, normal_form> forms[] = {
+        {"NFC", normal_form::nfc}, {"NFD", normal_form::nfd}, {"NFKC", normal_form::nfkc}, {"NFKD", normal_form::nfkd}};
+    auto const* form =
+        std::find_if(std::begin(forms), std::end(forms), [&](auto const& f) { return f.first == type.string(); });
+    if (form != std::end(forms)) {
+      out_.normalizer_.push_back({.what = kind::unicode, .form = form->second});
     } else if (type.string() == "Prepend") {
-      out_.normalizer_.push_back({kind::prepend, "", node.at("prepend").string()});
+      out_.normalizer_.push_back({.what = kind::prepend, .content = node.at("prepend").string()});
     } else if (type.string() == "Replace") {
       auto const pattern = node.at("pattern");
       if (!pattern.has("String")) pattern.refuse("only \"String\" is built yet");
       if (pattern.at("String").string().empty()) pattern.at("String").refuse("is empty");
-      out_.normalizer_.push_back({kind::replace, pattern.at("String").string(), node.at("content").string()});
+      out_.normalizer_.push_back(
+          {.what = kind::replace, .pattern = pattern.at("String").string(), .content = node.at("content").string()});
     } else if (type.string() == "Sequence") {
       for (auto const& inner : node.at("normalizers").elements()) normalizer(inner);
     } else {
-      unknown(type, "NFC, Prepend, Replace, Sequence");
+      unknown(type, "NFC, NFD, NFKC, NFKD, Prepend, Replace, Sequence");
     }
   }
 
@@ -318,8 +326,8 @@ std::string tokenizer::normalized(std::string_view text) const {
   std::string out(text);
   for (auto const& step : normalizer_) {
     using kind = replacement::kind;
-    if (step.what == kind::compose) {
-      out = nfc(out);
+    if (step.what == kind::unicode) {
+      out = capture::normalized(out, step.form);
     } else if (step.what == kind::prepend) {
       if (!out.empty()) out.insert(0, step.content);
     } else {

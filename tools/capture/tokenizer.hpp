@@ -11,21 +11,23 @@
 
 #include "added_tokens.hpp"
 #include "bpe.hpp"
+#include "normal_form.hpp"
 #include "pretokenizer.hpp"
 
 namespace moeroute::capture {
 
 /// The tokenizer that a tokenizer.json describes: the same ids as Hugging Face tokenizers.
 ///
-/// Built today: byte-level BPE, and SentencePiece's BPE over characters with byte fallback; the normalizers NFC, Prepend
-/// and Replace; the pre-tokenizers ByteLevel, Split, Digits, Metaspace, or none. Anything else in the file is refused on
-/// loading with a format_error that names file and key.
+/// Built today: byte-level BPE, and SentencePiece's BPE over characters with byte fallback; the normalizers NFC, NFD,
+/// NFKC, NFKD, Prepend and Replace; the pre-tokenizers ByteLevel, Split, Digits, Metaspace, or none. Anything else in
+/// the file is refused on loading with a format_error that names file and key.
 class tokenizer {
  public:
   /// Reads tokenizer.json in `folder`, and tokenizer_config.json beside it for add_bos_token and add_eos_token.
   static tokenizer load(std::filesystem::path const& folder);
 
-  /// Ids of a text, which must be UTF-8; special tokens that the files ask for are put around it.
+  /// Ids of a text, which must be UTF-8; special tokens that the files ask for are put around it. It remembers words that
+  /// it has seen: one thread at a time.
   std::vector<std::int32_t> encode(std::string_view text) const;
 
   /// The text a token stands for, as UTF-8; bytes that are not whole characters show as U+FFFD. Empty for unknown ids.
@@ -39,8 +41,9 @@ class tokenizer {
   friend class tokenizer_loader;
 
   struct replacement {
-    enum class kind { compose, prepend, replace };  // compose: normalise to NFC
+    enum class kind { unicode, prepend, replace };
     kind what;
+    normal_form form = normal_form::nfc;  // of unicode
     std::string pattern = {}, content = {};
   };
 
