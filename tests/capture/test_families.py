@@ -438,6 +438,60 @@ RELEASES = {
 }
 
 
+def plan_of_config(file, *options):
+    """Lines of the plan, in words, and the ways to run it: memory in words, whether it fits."""
+    lines = [line.split() for line in succeed(file, "--plan", "--device", "cpu", *options).stdout.splitlines()]
+    ways = {(w[1], w[3].rstrip(":")): (w[4:6], w[8:]) for w in lines if w[0] == "--dtype"}
+    return [w for w in lines if w[0] != "--dtype"], ways
+
+
+def test_plan_of_a_configuration_alone(tmp_path):
+    _, config = RELEASES["qwen3-30b-a3b"]
+    file = tmp_path / "some.json"
+    file.write_text(json.dumps(config | {"mlp_only_layers": [0], "tie_word_embeddings": False}))
+    lines, ways = plan_of_config(file, "--host-memory", "1G")
+    assert ["model.layers.1.mlp.experts.0.down_proj.weight", "[2048,", "768]", "x", "128"] in lines
+    assert ["model.layers.0.mlp.gate_proj.weight", "[6144,", "2048]"] in lines
+    assert ["lm_head.weight", "[151936,", "2048]"] in lines
+    assert not any("layers.2." in w[0] or "experts.1." in w[0] for w in lines)
+    attention = 2048 * 128 * (32 * 2 + 4 * 2) + 2 * 2048 + 2 * 128
+    dense, experts = attention + 3 * 6144 * 2048, attention + 128 * 2048 + 128 * 3 * 768 * 2048
+    ends = [151936 * 2048, 151936 * 2048 + 2048]
+    sizes = {"all": dense + 47 * experts + sum(ends), "a dense layer, such as 0": dense, "a layer with experts, such as 1": experts,
+             "embedding": ends[0], "final norm and head": ends[1]}
+    for title, count in sizes.items():
+        assert [*title.split(), *size(4 * count), *size(2 * count)] in lines, title
+    assert set(ways) == {(t, r) for t in ("float32", "bfloat16") for r in ("all", "stream")}
+    assert not any("fits" in fits for _, fits in ways.values())
+    gib = {key: float(memory[0]) for key, (memory, _) in ways.items()}
+    assert 4 * sizes["all"] / 2**30 < gib["float32", "all"] < 4 * sizes["all"] / 2**30 + 8 > 8 + gib["float32", "stream"]
+    # Of the same memory as a folder with this configuration.
+    (tmp_path / "folder").mkdir()
+    file.rename(tmp_path / "folder/config.json")
+    for dtype, residency in ways:
+        plan = run(tmp_path / "folder", "--plan", "--device", "cpu", "--dtype", dtype, "--residency", residency).stdout
+        assert ["host", "memory", *ways[dtype, residency][0]] == plan.splitlines()[-1].split()[:4]
+    small = config | {"num_hidden_layers": 1, "num_experts": 8, "vocab_size": 1000}
+    assert all(fits == ["fits"] for _, fits in plan_of_config(written(tmp_path, small), "--batch-tokens", "64")[1].values())
+
+
+def test_plan_of_a_configuration_that_is_wrong(tmp_path):
+    assert "config.json" in fail(1, written(tmp_path, {"model_type": "mixtral"}), "--plan")
+    _, config = RELEASES["qwen3-30b-a3b"]
+    assert "with the folder of a model" in fail(2, written(tmp_path, config), "--plan", "--text", "x")
+    assert "no such model folder" in fail(3, tmp_path / "config.json", "--text", "x", "-o", tmp_path / "out")
+    assert "max_position_embeddings" in fail(2, tmp_path / "config.json", "--plan", "--max-tokens", "9" * 9)
+
+
+def size(count):
+    return f"{count / 2**30:.1f} GiB".split() if count >= 2**30 else f"{count / 2**20:.1f} MiB".split()
+
+
+def written(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "config.json"
+
+
 @pytest.mark.parametrize("name", RELEASES)
 def test_releases_fit_the_table(name, tmp_path):
     total, config = RELEASES[name]

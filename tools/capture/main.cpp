@@ -89,7 +89,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Runs a Mixture-of-Experts model over texts and records the routing of every token.",
                "moeroute-capture"};
   app.set_version_flag("--version", std::string("moeroute-capture ") + moeroute::version);
-  app.add_option("model", options.model, "Model folder, or owner/name[@revision] of the Hugging Face cache, else of the hub");
+  app.add_option("model", options.model, "Model folder, or owner/name[@revision] of the Hugging Face cache, else of the hub; with --plan also a config.json");
   app.add_option("texts", options.inputs.files,
                  ".jsonl: one document a line; .csv, .tsv: one a row; other files: one document each; -: JSON lines on "
                  "standard input; any of them also packed with gzip");
@@ -166,7 +166,7 @@ int main(int argc, char** argv) {
                "Replace bytes that are not UTF-8 by U+FFFD");
   app.add_flag("--fail-on-nonfinite", options.fail_on_nonfinite, "Stop if the model gives NaN or infinite values");
   app.add_flag("--quiet", options.quiet, "Only errors and warnings");
-  app.add_flag("--plan", options.plan_only, "Print what it would need, and stop");
+  app.add_flag("--plan", options.plan_only, "Print what it would need, and stop; of a config.json alone also its tensors and their bytes");
   app.add_flag("--tokenize", tokenize_only, "Print ids and pieces of every document as JSON lines, and stop");
   app.add_flag("--families", list_families, "Print the families of models that are built, and stop");
   try {

@@ -13,6 +13,14 @@
 namespace moeroute::capture {
 namespace {
 
+std::optional<std::uint64_t> number_in(char const* path) {
+  std::ifstream file(path);
+  std::uint64_t n = 0;
+  return file >> n ? std::optional(n) : std::nullopt;
+}
+
+}  // namespace
+
 std::string size_text(std::uint64_t bytes) {
   constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes);
@@ -23,25 +31,19 @@ std::string size_text(std::uint64_t bytes) {
   return text.data();
 }
 
-std::optional<std::uint64_t> number_in(char const* path) {
-  std::ifstream file(path);
-  std::uint64_t n = 0;
-  return file >> n ? std::optional(n) : std::nullopt;
-}
-
-}  // namespace
-
-std::vector<std::uint64_t> stage_parameters(model_spec const& spec) {
+std::size_t stage_of(model_spec const& spec, std::string const& name) {
   auto const& n = spec.kind->names;
   auto const stem = n.attention_norm.substr(0, n.attention_norm.find("{l}"));
+  if (name.starts_with(stem)) return std::strtoull(name.c_str() + stem.size(), nullptr, 10) + 1;
+  return name == n.embedding ? 0 : static_cast<std::size_t>(stage_count(spec)) - 1;
+}
+
+std::vector<std::uint64_t> stage_parameters(model_spec const& spec) {
   std::vector<std::uint64_t> out(static_cast<std::size_t>(stage_count(spec)));
   for (auto const& [name, shape] : expected_tensors(spec)) {
     std::uint64_t count = 1;
     for (auto const d : shape) count *= static_cast<std::uint64_t>(d);
-    auto const stage = name.starts_with(stem)  ? std::strtoull(name.c_str() + stem.size(), nullptr, 10) + 1
-                       : name == n.embedding ? 0
-                                               : out.size() - 1;
-    out[static_cast<std::size_t>(stage)] += count;
+    out[stage_of(spec, name)] += count;
   }
   return out;
 }

@@ -42,6 +42,12 @@ struct capture_plan {
 /// What the program and its libraries take before any model.
 inline constexpr std::uint64_t process_bytes = std::uint64_t{384} << 20;
 
+/// "1.5 GiB"
+std::string size_text(std::uint64_t bytes);
+
+/// The stage that a tensor of `expected_tensors` belongs to: embedding, layers, and what follows them.
+std::size_t stage_of(model_spec const& spec, std::string const& name);
+
 /// Number of weights of each stage, by the configuration alone.
 std::vector<std::uint64_t> stage_parameters(model_spec const& spec);
 

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "checkpoint.hpp"
+#include "config_plan.hpp"
 #include "counting.hpp"
 #include "detokenizer.hpp"
 #include "family.hpp"
@@ -568,6 +569,23 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   return plan;
 }
 
+// Which types and residencies there is room for.
+std::string ways_to_run(capture_options options, model_spec const& spec) {
+  std::string out;
+  for (std::string const type : {"float32", "bfloat16"}) {
+    auto const where = resolve_execution(options.device, type, processors(options.threads), stored_type(spec));
+    for (std::string const residency : {"all", "stream"}) {
+      if (residency == "stream" && options.generate.tokens > 0) continue;
+      options.residency = residency;
+      auto const plan = make_plan(options, spec, nullptr, where, {});
+      out += "  --dtype " + type + " --residency " + residency + ": " + size_text(plan.host()) + " of memory" +
+             (plan.on_host ? "" : ", " + size_text(plan.on_device()) + " on " + plan.device) +
+             (plan.fits_memory() ? ", fits\n" : ", does not fit\n");
+    }
+  }
+  return out;
+}
+
 /// The score of every document of a data set with a preset, from the columns of a trace.
 std::vector<scored_document> read_scores(fs::path const& folder, trace_manifest const& manifest,
                                          std::vector<tokenized> const& documents) {
@@ -708,9 +726,14 @@ int finish(output_folder const& out, tokenized_inputs const& inputs, trace_manif
 
 int capture(capture_options const& options) {
   bool const words_needed = has_inputs(options) && options.inputs.ids_field.empty() && options.tokenizer.empty();
-  auto const folder = find_model(options.model, {.tokenizer = words_needed, .weights = !options.plan_only},
-                                 {.offline = options.offline, .quiet = options.quiet});
-  auto const spec = read_config(folder / "config.json", options.model_type);
+  // A config.json alone is enough for a plan.
+  bool const config_alone = options.plan_only && fs::is_regular_file(options.model);
+  if (config_alone && has_inputs(options))
+    throw usage_error(options.model + ": is a file; texts are planned for with the folder of a model");
+  auto const folder = config_alone ? fs::path()
+                                   : find_model(options.model, {.tokenizer = words_needed, .weights = !options.plan_only},
+                                                {.offline = options.offline, .quiet = options.quiet});
+  auto const spec = read_config(config_alone ? fs::path(options.model) : folder / "config.json", options.model_type);
   if (options.max_tokens > static_cast<std::uint64_t>(spec.max_positions))
     throw usage_error("--max-tokens " + std::to_string(options.max_tokens) +
                       ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
@@ -724,6 +747,10 @@ int capture(capture_options const& options) {
     throw usage_error("--generate: every token needs all layers before the next; use --residency all");
   if (more > 0 && options.keep == "counts")
     throw usage_error("--generate: --keep counts wants the length of every document before it begins; use --keep topk");
+  if (config_alone) {
+    std::fputs((describe_config(spec) + ways_to_run(options, spec)).c_str(), stdout);
+    return 0;
+  }
   auto const ends = more > 0 ? end_tokens(folder) : std::vector<std::int32_t>();
   tokenizer words;
   std::optional<detokenizer> back;
