@@ -811,7 +811,6 @@ int capture(capture_options const& options) {
   if (auto const begun = shards_in(manifest); begun > 0 && out.part().shard(begun - 1) >= shards.size())
     throw format_error(out.partial().string(), "shards", "are more than the texts give; use --overwrite");
   auto const save = [&] { write_file(out.partial(), to_json(manifest).dump(2) + "\n"); };
-  if (shards_in(manifest) == 0) save();
   // Batches of the shards of this part, one after another.
   std::vector<range> batches;
   std::vector<std::size_t> first_batch{0};  // [shards of this part + 1]
@@ -825,10 +824,14 @@ int capture(capture_options const& options) {
       throw format_error(options.model, "run",
                          "the model gave NaN or infinite values, and --fail-on-nonfinite was asked for");
   };
+  bool const all_run = first_batch.size() == done_before + 1;
   std::optional<model> decoder;
+  // Weights that are wrong leave nothing behind.
+  if (!all_run && !plan.stream) decoder.emplace(spec, weights, where);
+  if (shards_in(manifest) == 0) save();
   std::optional<layer_stream> streamed;
   auto const base = first_batch[goes_on ? *scratch : done_before];  // of what streamed knows
-  if (first_batch.size() == done_before + 1) {
+  if (all_run) {
     // All that is missing is the manifest.
     fresh.model["weights_sha256"] = manifest.model["weights_sha256"];
   } else if (plan.stream) {
@@ -858,8 +861,6 @@ int capture(capture_options const& options) {
                              "\" now; resume with the same model, or use --overwrite");
     fresh.model["weights_sha256"] = digest = streamed->sha256();
     save();
-  } else {
-    decoder.emplace(spec, weights, where);
   }
   std::optional<cli::trace_counts> counts;
   if (options.keep == "counts") {
