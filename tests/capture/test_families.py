@@ -465,6 +465,11 @@ def test_plan_of_a_configuration_alone(tmp_path):
     assert not any("fits" in fits for _, fits in ways.values())
     gib = {key: float(memory[0]) for key, (memory, _) in ways.items()}
     assert 4 * sizes["all"] / 2**30 < gib["float32", "all"] < 4 * sizes["all"] / 2**30 + 8 > 8 + gib["float32", "stream"]
+    # In 4 bits: 9/16 of a byte each, a layer unpacked, and what packing the largest tensor takes.
+    kept = sum(ends) + 48 * (2 * 2048 + 2 * 128) + 47 * 128 * 2048
+    packed = (sizes["all"] - kept) * 9 / 16 + 2 * (kept + experts) + 24 * 6144 * 2048
+    _, in_nf4 = plan_of_config(file, "--quantize", "nf4")
+    assert abs(float(in_nf4["bfloat16", "all"][0][0]) - gib["bfloat16", "all"] - (packed - 2 * sizes["all"]) / 2**30) < 0.2
     # Of the same memory as a folder with this configuration.
     (tmp_path / "folder").mkdir()
     file.rename(tmp_path / "folder/config.json")

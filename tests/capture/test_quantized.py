@@ -4,6 +4,7 @@ transformers on the unpacked values."""
 import json
 import pathlib
 import shutil
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -152,6 +153,121 @@ def test_bitsandbytes_nf4(nested, tmp_path):
     some = next(n for n in tensors if n.endswith(".absmax"))
     save_file({k: v.clone().contiguous() for k, v in tensors.items()} | {some: tensors[some][:-1].clone()}, packed / "model.safetensors")
     assert some in fail(1, packed, source / "texts.jsonl", "-o", tmp_path / "t", "--threads", 1)
+
+
+def as_float(text):
+    """The float32 next to a decimal, as compilers round it: by way of float64 three of those below end on the other side."""
+    near = np.float32(text)
+    around = near, np.nextafter(near, np.float32(-2)), np.nextafter(near, np.float32(2))
+    return min(around, key=lambda v: abs(Fraction(float(v)) - Fraction(text)))
+
+
+# Between the levels, in the digits of bitsandbytes' kernels.
+NF4_BOUNDS = np.array([as_float(text) for text in (
+    "-0.8480964004993439", "-0.6106329262256622", "-0.4599952697753906", "-0.33967943489551544", "-0.23460740596055984",
+    "-0.13791173323988914", "-0.045525018125772476", "0.03979014977812767", "0.1202552504837513", "0.2035212516784668",
+    "0.2920137718319893", "0.3893125355243683", "0.5016634166240692", "0.6427869200706482", "0.8614784181118011")])
+
+
+def nf4_codes(matrix):
+    """Indices and largest magnitudes of one matrix, element by element as the kernels compare them."""
+    flat = matrix.astype(np.float32).ravel()
+    codes, scales = np.zeros(len(flat), np.uint8), []
+    for begin in range(0, len(flat), 64):
+        block = flat[begin:begin + 64]
+        scales.append(np.abs(block).max())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = block * (np.float32(1) / scales[-1])
+        codes[begin:begin + 64] = (relative[:, None] > NF4_BOUNDS).sum(1)  # NaN, of a block of zeros, is above none
+    return codes, np.array(scales, np.float32)
+
+
+def through_nf4(matrix):
+    codes, scales = nf4_codes(matrix)
+    return (NF4.numpy()[codes] * scales.repeat(64)[:len(codes)]).reshape(matrix.shape)
+
+
+KEPT = ("embed", "lm_head", "norm", "gate.weight", "router", "sinks", "bias", "gate.wg")
+QUANTIZED = {
+    ("mixtral", "plain"): {},
+    ("qwen3_moe", "plain"): dict(moe_intermediate_size=17),  # matrices that end inside a block
+    ("qwen2_moe", "dense layers, renormalised, no bias"): {},
+    ("deepseek_v3", "groups, yarn"): {},
+    ("granitemoe", "biases, tied"): dict(intermediate_size=17),  # fused tensors, every matrix with blocks of its own
+    ("gpt_oss", "plain"): dict(intermediate_size=17),
+}
+
+
+def with_odd_widths(case, changes, folder):
+    """The checkpoint of test_families, or one like it whose matrices do not fill their blocks."""
+    source, _ = made(case)
+    if not changes:
+        return source
+    from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+    from test_families import randomise
+    config = json.loads((source / "config.json").read_text()) | changes
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("trace", "*.safetensors"))
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[case[0]](**{k: v for k, v in config.items() if k != "model_type"}))
+    randomise(model, 5).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", QUANTIZED, ids=": ".join)
+def test_quantize_on_load(case, tmp_path):
+    """--quantize nf4 gives what a checkpoint gives whose matrices went through the written-out formula."""
+    source = with_odd_widths(case, QUANTIZED[case], tmp_path / "source")
+    tensors, values, some = load_file(source / "model.safetensors"), {}, 0
+    zero = next(n for n in tensors if n.endswith("o_proj.weight"))
+    tensors[zero][:2] = 0  # a block of zeros; then one of the bounds themselves, which belong to the level below
+    tensors[zero][2:4] = 0.1
+    tensors[zero][2, :16] = torch.tensor([1, *NF4_BOUNDS])
+    for name, w in tensors.items():
+        values[name] = w
+        if w.dim() < 2 or any(k in name for k in KEPT):
+            continue
+        some += 1
+        m = w.numpy()
+        if m.ndim == 2:
+            m = through_nf4(m)
+        elif case[0] == "gpt_oss":  # [E, in, out]; gate and up take turns
+            step = 2 if "gate_up" in name else 1
+            m = m.copy()
+            for e in range(len(m)):
+                for first in range(step):
+                    m[e, :, first::step] = through_nf4(np.ascontiguousarray(m[e, :, first::step].T)).T
+        else:
+            parts = 2 if "input_linear" in name else 1
+            m = np.stack([np.concatenate([through_nf4(p) for p in np.split(e, parts)]) for e in m])
+        values[name] = torch.from_numpy(np.ascontiguousarray(m))
+    assert some > 8
+    plain, ours = tmp_path / "plain", tmp_path / "ours"
+    for folder, content in ((plain, values), (ours, tensors)):
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("trace", "*.safetensors"))
+        save_file({k: v.contiguous() for k, v in content.items()}, folder / "model.safetensors", {"format": "pt"})
+    texts = made(case)[0] / "texts.jsonl"
+    succeed(ours, texts, "-o", tmp_path / "a", "--threads", 1, "--quantize", "nf4")
+    # Also with a batch for each document: what is unpacked for one batch is the same for the next.
+    succeed(ours, texts, "-o", tmp_path / "b", "--threads", 1, "--quantize", "nf4", "--batch-tokens", 8)
+    trace = Trace(tmp_path / "a")
+    assert trace.manifest["run"]["quantize"] == "nf4"
+    model = load_reference(plain)
+    model.set_experts_implementation("eager")  # the other one wants widths that are multiples of 16 bytes
+    succeed(ours, texts, "-o", tmp_path / "c", "--threads", 1, "--quantize", "nf4", "--residency", "stream")
+    for t in (trace, Trace(tmp_path / "b"), Trace(tmp_path / "c")):
+        difference = compare(t, model)
+        print(difference)
+        assert difference.agrees(), difference
+    other = load_reference(ours)
+    other.set_experts_implementation("eager")
+    assert not compare(trace, other, documents=3).agrees(), "quantising changes what the model says"
+
+
+def test_quantize_is_for_what_is_not_quantized(tmp_path):
+    source, _ = made(("mixtral", "plain"))
+    packed, _ = copies(source, tmp_path, {"quant_method": "bitsandbytes", "load_in_4bit": True})
+    message = fail(2, packed, source / "texts.jsonl", "-o", tmp_path / "t", "--quantize", "nf4")
+    assert "is stored in 4 bits already" in message
+    assert "--quantize" in fail(2, source, source / "texts.jsonl", "-o", tmp_path / "t", "--quantize", "int3")
 
 
 def test_other_methods_are_refused(tmp_path):

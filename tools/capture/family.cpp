@@ -519,8 +519,10 @@ std::vector<expected_tensor> expected_tensors(model_spec const& s) {
   auto const add = [&](std::string_view pattern, std::vector<std::int64_t> shape) {
     all.push_back({tensor_name(pattern, layer, expert), std::move(shape)});
   };
-  auto const linear = [&](std::string const& stem, std::int64_t out, std::int64_t in, bool bias = false) {
+  auto const linear = [&](std::string const& stem, std::int64_t out, std::int64_t in, bool bias = false,
+                          bool packs = true) {
     add(stem + ".weight", {out, in});
+    all.back().linear_map = packs;
     if (bias) add(stem + ".bias", {out});
   };
   auto const norm = [&](std::string_view stem, std::int64_t width) {
@@ -554,11 +556,11 @@ std::vector<expected_tensor> expected_tensors(model_spec const& s) {
       add(stem + "kv_a_layernorm.weight", {s.kv_rank});
       linear(stem + "kv_b_proj", s.heads * (s.plain_width + s.value_width), s.kv_rank);
       if (f.indexed) {
-        linear(stem + "indexer.wq_b", s.index_heads * s.index_width, s.q_rank);
-        linear(stem + "indexer.wk", s.index_width, s.hidden);
+        linear(stem + "indexer.wq_b", s.index_heads * s.index_width, s.q_rank, false, false);
+        linear(stem + "indexer.wk", s.index_width, s.hidden, false, false);
         add(stem + "indexer.k_norm.weight", {s.index_width});
         add(stem + "indexer.k_norm.bias", {s.index_width});
-        linear(stem + "indexer.weights_proj", s.index_heads, s.hidden);
+        linear(stem + "indexer.weights_proj", s.index_heads, s.hidden, false, false);
       }
     } else {
       linear(std::string(n.q), q_width, s.hidden, s.qkv_bias);
@@ -577,14 +579,16 @@ std::vector<expected_tensor> expected_tensors(model_spec const& s) {
       continue;
     }
     auto const experts = s.router.experts, width = s.expert_width;
-    linear(std::string(n.router), experts, s.hidden, f.router_bias);
+    linear(std::string(n.router), experts, s.hidden, f.router_bias, false);
     if (!n.selection_bias.empty()) add(n.selection_bias, f.selection_bias_row ? std::vector{std::int64_t{1}, experts} : std::vector{experts});
     if (s.shared_width > 0) gated_unit(n.shared, s.shared_width);
-    if (!n.shared_gate.empty()) linear(std::string(n.shared_gate), 1, s.hidden);
+    if (!n.shared_gate.empty()) linear(std::string(n.shared_gate), 1, s.hidden, false, false);
     if (n.expert_gate.empty()) {
       bool const rows = f.fused == fused_experts::rows;
       add(n.experts_gate_up, rows ? std::vector{experts, 2 * width, s.hidden} : std::vector{experts, s.hidden, 2 * width});
+      all.back().linear_map = true;
       add(n.experts_down, rows ? std::vector{experts, s.hidden, width} : std::vector{experts, width, s.hidden});
+      all.back().linear_map = true;
       if (f.expert_biases) {
         add(n.experts_gate_up_bias, {experts, 2 * width});
         add(n.experts_down_bias, {experts, s.hidden});

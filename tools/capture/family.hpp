@@ -139,6 +139,7 @@ struct model_spec {
 struct expected_tensor {
   std::string name;
   std::vector<std::int64_t> shape;
+  bool linear_map = false;  ///< a matrix, or several, that --quantize packs: not routers, embedding and head
 };
 
 /// Reads a config.json; where that has a text_config, the language model in it. Throws format_error naming file and key for

@@ -140,6 +140,10 @@ int main(int argc, char** argv) {
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--dtype", options.dtype, "auto (float32 on the CPU, as stored elsewhere), float32, float16 or bfloat16")
       ->capture_default_str();
+  app.add_option("--quantize", options.quantize,
+                 "none, or nf4: keep the matrices of attention and experts in 4 bits, as bitsandbytes does")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"none", "nf4"}));
   app.add_option("--attention", options.attention,
                  "auto (sdpa, or eager for a model with attention sinks), eager, sdpa or flash")
       ->capture_default_str();

@@ -49,6 +49,7 @@
 #include "experts.hpp"
 #include "kv_cache.hpp"
 #include "next_token.hpp"
+#include "nf4.hpp"
 
 namespace moeroute::capture {
 namespace {
@@ -113,6 +114,7 @@ struct layer_weights {
   linear_weights shared_gate;
   std::int64_t window = 0;
   std::size_t number = 0;
+  bool in_nf4 = false;  // all else here is empty, and made anew when the layer runs
 };
 
 // Documents of similar length, padded to one rectangle for the attention alone. Padding stands behind the document,
@@ -345,12 +347,20 @@ struct model::state {
   // What the family and its configuration have is decided in expected_tensors alone; the rest stays undefined.
   std::map<std::string, std::vector<std::int64_t>> shapes;
   bool tied = false;  // the head is the embedding
+  bool nf4 = false, keep_nf4 = false;
+  checkpoint const* origin = nullptr;  // what is not packed of the layers in nf4_store
+  std::set<std::string> linear_maps;
+  mutable std::map<std::string, nf4_weights> nf4_store;
 
   state(model_spec const& s, checkpoint const& file, execution const& where)
       : spec{s}, device{where.device}, type{torch_type(where.type)}, way{where.attention},
-        activation{s.kind->clamped_unit, s.unit_slope, s.unit_limit}, layers(static_cast<std::size_t>(s.layers)) {
+        activation{s.kind->clamped_unit, s.unit_slope, s.unit_limit}, layers(static_cast<std::size_t>(s.layers)),
+        nf4{where.nf4}, origin{&file} {
     at::set_num_threads(where.threads);
-    for (auto& t : expected_tensors(spec)) shapes.emplace(std::move(t.name), std::move(t.shape));
+    for (auto& t : expected_tensors(spec)) {
+      if (t.linear_map) linear_maps.insert(t.name);
+      shapes.emplace(std::move(t.name), std::move(t.shape));
+    }
     tied = has_tied_head(spec, file);
     if (tied) shapes.erase(std::string(spec.kind->names.head) + ".weight");
     auto const upload = [this](std::vector<double> const& values) {
@@ -381,7 +391,19 @@ struct model::state {
 
   Tensor get(checkpoint const& file, std::string const& name, std::optional<at::ScalarType> as = {}) const {
     auto const found = shapes.find(name);
-    return found == shapes.end() ? Tensor() : tensor(file, found->first, found->second, as);
+    if (found == shapes.end()) return {};
+    if (!nf4 || !linear_maps.contains(name)) return tensor(file, name, found->second, as);
+    return through_nf4(name, 1, [&] { return tensor(file, name, found->second, at::kFloat); });
+  }
+
+  // What becomes of `matrices` that stand one after another in one tensor when they are kept in NF4.
+  template <class Load>
+  Tensor through_nf4(std::string const& name, std::int64_t matrices, Load&& load) const {
+    if (auto const known = nf4_store.find(name); known != nf4_store.end()) return known->second.unpacked(type);
+    nf4_weights w(load(), matrices);
+    auto out = w.unpacked(type);
+    if (keep_nf4) nf4_store.emplace(name, std::move(w));
+    return out;
   }
 
   linear_weights linear(checkpoint const& file, std::string const& stem, std::optional<at::ScalarType> as = {}) const {
@@ -398,7 +420,12 @@ struct model::state {
       head = linear(file, std::string(n.head));
       if (tied) head.weight = embedding;
     } else if (stage > 0) {
-      layers[static_cast<std::size_t>(stage - 1)] = layer_of(file, stage - 1);
+      auto& w = layers[static_cast<std::size_t>(stage - 1)] = layer_of(file, stage - 1);
+      if (keep_nf4) {
+        w = {};
+        w.number = static_cast<std::size_t>(stage - 1);
+        w.in_nf4 = true;
+      }
     }
   }
 
@@ -484,7 +511,7 @@ struct model::state {
       auto const experts = tensor_name(n.experts_gate_up, layer);
       return file.has(experts) || is_mxfp4(file, experts);
     };
-    for (auto const& [name, shape] : expected_tensors(spec)) {
+    for (auto const& [name, shape, linear_map] : expected_tensors(spec)) {
       if (!shapes.contains(name) || (spec.stored.kind != quantization::none && is_quantized(file, name))) continue;
       if (!file.has(name) && name.find("expert") != std::string::npos && in_one(name)) continue;
       (void)file.at(name, shape);
@@ -510,7 +537,7 @@ struct model::state {
 
   // Whether tensor() refers to the file instead of copying.
   bool is_mapped(checkpoint const& file, std::string const& name) const {
-    return device.is_cpu() && !(spec.stored.kind != quantization::none && is_quantized(file, name)) &&
+    return device.is_cpu() && !(nf4 && linear_maps.contains(name)) && !(spec.stored.kind != quantization::none && is_quantized(file, name)) &&
            torch_type(file.at(name, shapes.at(name)).type) == type;
   }
 
@@ -527,7 +554,21 @@ struct model::state {
       return tensor(file, tensor_name(pattern, layer), shape);
     };
     expert_bank out;
-    if (rows) {
+    if (nf4) {
+      auto const wide = [&](std::string_view pattern, std::vector<std::int64_t> const& shape) {
+        return tensor(file, tensor_name(pattern, layer), shape, at::kFloat);
+      };
+      // Gate and up are matrices of their own, and every matrix is packed row by row.
+      auto const gate_up = through_nf4(tensor_name(n.experts_gate_up, layer), 2 * count, [&] {
+        if (rows) return wide(n.experts_gate_up, {count, 2 * width, hidden});
+        return wide(n.experts_gate_up, {count, hidden, 2 * width}).view({count, hidden, width, 2}).permute({0, 3, 2, 1});
+      });
+      auto const down = through_nf4(tensor_name(n.experts_down, layer), count, [&] {
+        if (rows) return wide(n.experts_down, {count, hidden, width});
+        return wide(n.experts_down, {count, width, hidden}).transpose(1, 2);
+      });
+      out = {gate_up.reshape({count, 2 * width, hidden}), down};
+    } else if (rows) {
       out = {get(n.experts_gate_up, {count, 2 * width, hidden}), get(n.experts_down, {count, hidden, width})};
     } else {
       bool const packed = spec.stored.kind == quantization::mxfp4 && is_mxfp4(file, tensor_name(n.experts_gate_up, layer));
@@ -731,6 +772,7 @@ struct model::state {
   }
 
   Tensor run_layer(layer_weights const& w, Tensor x, packed const& batch, std::vector<routed>& record) const {
+    if (w.in_nf4) return run_layer(layer_of(*origin, static_cast<std::int64_t>(w.number)), std::move(x), batch, record);
     auto const add = [&](Tensor const& y) {
       x = x + (spec.residual_multiplier == 1 ? y : y * spec.residual_multiplier);
     };
@@ -865,6 +907,7 @@ model::model(model_spec const& spec, checkpoint const& weights, execution const&
     : state_{guarded([&] { return std::make_unique<state>(spec, weights, where); })} {
   guarded([&] {
     if (where_weights == residency::stream) return state_->check(weights);
+    state_->keep_nf4 = where.nf4;
     for (std::int64_t stage = 0; stage < stage_count(spec); ++stage) state_->load(weights, stage);
     state_->refuse_unknown(weights);
   });

@@ -34,6 +34,7 @@ struct execution {
   dtype type = dtype::f32;
   int threads = 1;
   attention_kind attention = attention_kind::sdpa;
+  bool nf4 = false;  ///< linear maps go through NF4; weights that stay in memory are kept so, unpacked when their layer runs
 };
 
 /// Resolves what the user asked for ("auto", "cpu", "cuda", "cuda:1"; "auto", "float32", "bfloat16").

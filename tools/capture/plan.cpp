@@ -13,6 +13,12 @@
 namespace moeroute::capture {
 namespace {
 
+std::uint64_t elements(expected_tensor const& t) {
+  std::uint64_t n = 1;
+  for (auto const d : t.shape) n *= static_cast<std::uint64_t>(d);
+  return n;
+}
+
 std::optional<std::uint64_t> number_in(char const* path) {
   std::ifstream file(path);
   std::uint64_t n = 0;
@@ -40,10 +46,17 @@ std::size_t stage_of(model_spec const& spec, std::string const& name) {
 
 std::vector<std::uint64_t> stage_parameters(model_spec const& spec) {
   std::vector<std::uint64_t> out(static_cast<std::size_t>(stage_count(spec)));
-  for (auto const& [name, shape] : expected_tensors(spec)) {
-    std::uint64_t count = 1;
-    for (auto const d : shape) count *= static_cast<std::uint64_t>(d);
-    out[stage_of(spec, name)] += count;
+  for (auto const& t : expected_tensors(spec)) out[stage_of(spec, t.name)] += elements(t);
+  return out;
+}
+
+nf4_needs nf4_bytes(model_spec const& spec, dtype type) {
+  nf4_needs out;
+  for (auto const& t : expected_tensors(spec)) {
+    auto const n = elements(t);
+    // 4 bits each, and a float32 for every 64.
+    out.weights += t.linear_map ? n / 2 + n / 16 : n * static_cast<std::uint64_t>(dtype_bytes(type));
+    if (t.linear_map) out.packing = std::max(out.packing, 24 * n);
   }
   return out;
 }

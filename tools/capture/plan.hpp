@@ -51,6 +51,13 @@ std::size_t stage_of(model_spec const& spec, std::string const& name);
 /// Number of weights of each stage, by the configuration alone.
 std::vector<std::uint64_t> stage_parameters(model_spec const& spec);
 
+/// What `--quantize nf4` needs: all weights as they are kept, where what is not packed has `type`, and what packing or
+/// unpacking the largest tensor takes on the way.
+struct nf4_needs {
+  std::uint64_t weights = 0, packing = 0;
+};
+nf4_needs nf4_bytes(model_spec const& spec, dtype type);
+
 /// Bytes of activations of a batch: what the decoder holds at its widest place, with a margin.
 std::uint64_t activation_bytes(model_spec const& spec, dtype type, std::uint64_t tokens);
 

@@ -294,6 +294,7 @@ trace_manifest empty_manifest(capture_options const& options, fs::path const& fo
            {"keep", options.keep},
            {"nonfinite",
             {{"router_logits", std::vector<std::uint64_t>(spec.moe_layers().size())}, {"next_token", 0}}}};
+  if (options.quantize != "none") m.run["quantize"] = options.quantize;
   if (auto const& g = options.generate; g.tokens > 0)
     m.run["generate"] = {{"tokens", g.tokens},
                          {"temperature", g.temperature},
@@ -469,6 +470,7 @@ int processors(int asked) {
 execution run_where(capture_options const& options, model_spec const& spec, dtype stored) {
   auto where = resolve_execution(options.device, options.dtype, processors(options.threads), stored);
   where.attention = resolve_attention(options.attention, spec, where);
+  where.nf4 = options.quantize == "nf4";
   return where;
 }
 
@@ -508,7 +510,7 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   plan.device = where.device;
   plan.type = dtype_name(where.type);
   plan.on_host = where.device == "cpu";
-  plan.mapped = weights != nullptr && plan.on_host && weights->main_type() == where.type;
+  plan.mapped = weights != nullptr && plan.on_host && weights->main_type() == where.type && !where.nf4;
   plan.weights = plan.mapped ? weights->bytes() : plan.parameters * dtype_bytes(where.type);
   auto const more = options.generate.tokens;
   plan.documents = inputs.documents.size();
@@ -547,6 +549,9 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   auto const largest = *std::max_element(stages.begin(), stages.end());
   plan.stages = stages.size();
   plan.stage = largest * dtype_bytes(where.type);
+  // A layer stands unpacked while it runs.
+  auto const nf4 = where.nf4 ? nf4_bytes(spec, where.type) : nf4_needs();
+  if (where.nf4) plan.weights = nf4.weights + plan.stage + nf4.packing;
   plan.stage_file = largest * dtype_bytes(stored_type(spec));
   bool const tied = weights != nullptr ? has_tied_head(spec, *weights) : spec.tied_head.value_or(false);
   plan.tied = tied ? stages.front() * dtype_bytes(where.type) : 0;
@@ -560,6 +565,8 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   }
   plan.stream = options.residency == "stream" || (options.residency == "auto" && more == 0 && !plan.fits_memory());
   if (plan.stream) {
+    if (where.nf4) plan.weights = plan.parameters * dtype_bytes(where.type);  // each goes through NF4 on its way in
+    plan.stage += nf4.packing;
     plan.hidden = inputs.tokens * hidden_bytes_per_token(spec, where.type);
     plan.spool = inputs.tokens * spool_bytes_per_token(spec, where.type);
     auto const left = plan.memory ? *plan.memory - std::min(*plan.memory, plan.host()) : plan.hidden;
@@ -573,7 +580,8 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
 std::string ways_to_run(capture_options options, model_spec const& spec) {
   std::string out;
   for (std::string const type : {"float32", "bfloat16"}) {
-    auto const where = resolve_execution(options.device, type, processors(options.threads), stored_type(spec));
+    auto where = resolve_execution(options.device, type, processors(options.threads), stored_type(spec));
+    where.nf4 = options.quantize == "nf4";
     for (std::string const residency : {"all", "stream"}) {
       if (residency == "stream" && options.generate.tokens > 0) continue;
       options.residency = residency;
@@ -737,6 +745,9 @@ int capture(capture_options const& options) {
   if (options.max_tokens > static_cast<std::uint64_t>(spec.max_positions))
     throw usage_error("--max-tokens " + std::to_string(options.max_tokens) +
                       ": the model has max_position_embeddings " + std::to_string(spec.max_positions));
+  if (options.quantize != "none" &&
+      (spec.stored.kind == quantization::mxfp4 || spec.stored.kind == quantization::bitsandbytes_4bit))
+    throw usage_error(options.model + ": is stored in 4 bits already; leave --quantize out");
   auto const more = options.generate.tokens;
   if (more >= static_cast<std::uint64_t>(spec.max_positions) ||
       (more > 0 && options.max_tokens > static_cast<std::uint64_t>(spec.max_positions) - more))

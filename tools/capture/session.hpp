@@ -22,6 +22,7 @@ struct capture_options {
   std::filesystem::path out;
   std::string keep = "logits";  ///< or topk, counts
   capture_part part;
+  std::string quantize = "none";  ///< or "nf4"
   std::string device = "auto", dtype = "auto", attention = "auto";
   std::string residency = "auto";
   std::uint64_t host_memory = 0;  ///< bytes; 0: what is free
