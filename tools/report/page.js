@@ -18,7 +18,7 @@ const finite = x => Number.isFinite(x);
 const number = (x, digits = 3) => {
   if (!finite(x)) return '–';
   const text = x !== 0 && Math.abs(x) < 1e-4 ? x.toExponential(1)
-    : x.toLocaleString('en', Number.isInteger(x) ? {} : {minimumSignificantDigits: digits, maximumSignificantDigits: digits});
+    : x.toLocaleString('en', {maximumSignificantDigits: Number.isInteger(x) ? 15 : digits});
   return text.replace(/-/g, '−');
 };
 const range = (lower, upper, digits) => `${number(lower, digits)} to ${number(upper, digits)}`;

@@ -26,7 +26,8 @@ const head = () => {
 
   if (!labels.length) return drop_table('table-labels');
   table('table-labels', ['label', 'documents', 'tokens', 'loss (nats/token)'],
-    results.trace.labels.map(label => [label.name, number(label.documents), number(label.tokens), number(label.loss)]));
+    results.trace.labels.map(label => [label.name, number(label.documents), number(label.tokens),
+      finite(label.loss) ? label.loss.toFixed(2) : number(null)]));
 };
 
 const activation = () => {
