@@ -6,7 +6,7 @@ venv=$root/.venv
 
 packages_to_build=(g++ cmake ninja-build libeigen3-dev libboost-dev libxtensor-dev nlohmann-json3-dev libcli11-dev
   libsimdjson-dev libpcre2-dev libutf8proc-dev zlib1g-dev libcurl4-openssl-dev pkg-config python3 python3-venv ca-certificates)
-packages_to_test=(doctest-dev libbenchmark-dev chromium)
+packages_to_test=(doctest-dev libbenchmark-dev chromium openssl)
 
 say() { printf 'moeroute: %s\n' "$*" >&2; }
 stop() { say "$*"; exit 3; }

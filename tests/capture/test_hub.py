@@ -534,3 +534,29 @@ def test_sha1_around_the_padding(hub, user):
         hub.files[name] = b"x" * (total - len("blob 45:"))
     user.plan()
     assert len([n for n in layout(user.folder) if n.startswith("blobs/")]) == 5
+
+
+def test_over_tls(files, tmp_path):
+    """A hub whose certificate nobody vouches for learns nothing; one that the user trusts is as good as any."""
+    certificate = tmp_path / "certificate.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+                    "subjectAltName=IP:127.0.0.1", "-keyout", certificate, "-out", tmp_path / "public.pem"],
+                   check=True, capture_output=True)
+    public = (tmp_path / "public.pem").read_text()
+    certificate.write_text(certificate.read_text() + public)
+    hub = Hub(files, certificate=certificate)
+    user = User(tmp_path / "home", hub)
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        user.environment.pop(name, None)
+    assert "certificate" in (message := user.fail(HF_TOKEN=TOKEN)) and "SSL_CERT_FILE names" in message
+    assert "nothing-here.pem" in user.fail(SSL_CERT_FILE=str(tmp_path / "nothing-here.pem"), HF_TOKEN=TOKEN)
+    # The name that the certificate is for is not this one.
+    other = {"HF_ENDPOINT": hub.url.replace("127.0.0.1", "localhost"), "SSL_CERT_FILE": str(tmp_path / "public.pem")}
+    assert "SSL_CERT_FILE names" in user.fail(HF_TOKEN=TOKEN, **other)
+    assert not hub.requests
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        user.home = tmp_path / name
+        user.plan(HF_TOKEN=TOKEN, HF_HOME=str(user.home), **{name: str(tmp_path / "public.pem")})
+    assert {headers["Authorization"] for _, _, headers in hub.requests} == {f"Bearer {TOKEN}"}
+    assert_secret(user, tmp_path)
+    hub.close()

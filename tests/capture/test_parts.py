@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """--shard i/n: several processes write one trace, whoever is last makes it whole, and it is the trace of one process."""
+import json
 import os
 import random
 import signal
@@ -52,11 +53,15 @@ def test_one_is_killed_and_goes_on(whole, tmp_path):
     out = tmp_path / "t"
     parts = {i: begin(arguments, out, f"{i}/3") for i in (1, 2, 3)}
     victim = rng.choice([1, 2, 3])
-    while not (out / f"manifest.part-{victim}-of-3.json").exists():
+    manifest = out / f"manifest.part-{victim}-of-3.json"
+    while not manifest.exists():
         time.sleep(0.005)
-    time.sleep(rng.uniform(0, 0.2))
+    time.sleep(rng.uniform(0, 0.05))
+    # Frozen first: whether it had finished is then known for sure.
+    parts[victim].send_signal(signal.SIGSTOP)
+    killed = manifest.exists() and not json.loads(manifest.read_text())["complete"]
     parts[victim].send_signal(signal.SIGKILL)
-    killed = parts[victim].wait() == -signal.SIGKILL
+    parts[victim].wait()
     for i, process in parts.items():
         _, errors = process.communicate(timeout=120)
         assert i == victim or process.returncode == 0, errors

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <moeroute/io/sha256.hpp>
+#include <moeroute/numeric/random.hpp>
 
 #include <string_view>
 #include <vector>
@@ -41,4 +42,21 @@ TEST_CASE("sha256: Python's hashlib at every place where padding turns, whole an
       CHECK(hash.hex() == c[1].get<std::string>());
     }
   }
+}
+
+TEST_CASE("sha256: the instructions of the processor give what the portable rounds give") {
+#if defined(__x86_64__)
+  using rule = detail::sha256_rule;
+  if (!rule::has_instructions()) return;
+  random_stream random(1, 0);
+  for (std::size_t const blocks : {1u, 2u, 5u}) {
+    std::vector<std::byte> data(64 * blocks);
+    for (auto& b : data) b = static_cast<std::byte>(random());
+    rule::state s, t;
+    for (std::size_t i = 0; i < s.size(); ++i) s[i] = t[i] = static_cast<std::uint32_t>(random());
+    rule::compress_portably(s, data.data(), blocks);
+    rule::compress_with_instructions(t, data.data(), blocks);
+    CHECK(s == t);
+  }
+#endif
 }

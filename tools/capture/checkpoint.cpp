@@ -21,12 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string shape_text(std::vector<std::int64_t> const& shape) {
-  std::string text = "[";
-  for (auto const d : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(d);
-  return text + "]";
-}
-
 // A file open for reading at any place, by any thread.
 class readable_file {
  public:
@@ -55,6 +49,12 @@ class readable_file {
 };
 
 }  // namespace
+
+std::string shape_text(std::vector<std::int64_t> const& shape) {
+  std::string text = "[";
+  for (auto const d : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(d);
+  return text + "]";
+}
 
 checkpoint::checkpoint(fs::path const& folder) : folder_{folder} {
   auto const index_path = folder / "model.safetensors.index.json";

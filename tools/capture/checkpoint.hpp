@@ -14,6 +14,9 @@
 
 namespace moeroute::capture {
 
+/// "[2, 3]".
+std::string shape_text(std::vector<std::int64_t> const& shape);
+
 /// The weights of a model folder: model.safetensors, or the files that model.safetensors.index.json names. All mapped,
 /// none read. Copies share the mapping.
 ///

@@ -11,12 +11,6 @@
 namespace moeroute::capture {
 namespace {
 
-std::string shape_text(std::vector<std::int64_t> const& shape) {
-  std::string text = "[";
-  for (auto const d : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(d);
-  return text + "]";
-}
-
 std::string column(std::string text, std::size_t width) {
   text.append(width > text.size() ? width - text.size() : 1, ' ');
   return text;

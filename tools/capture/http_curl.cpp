@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <cctype>
+#include <cstdlib>
 #include <curl/curl.h>
 #include <exception>
 #include <memory>
@@ -68,6 +70,14 @@ std::optional<std::string> part(CURLU* address, CURLUPart what, unsigned flags =
 
 using address_handle = std::unique_ptr<CURLU, decltype(&curl_url_cleanup)>;
 
+/// Where trusted certificates stand if not where libcurl was built to look. It reads none of these itself, as its command
+/// line and the clients of Python do.
+char const* trusted_certificates() {
+  for (char const* name : {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"})
+    if (char const* file = std::getenv(name); file != nullptr && *file != '\0') return file;
+  return nullptr;
+}
+
 address_handle parsed(std::string const& url) {
   address_handle address(curl_url(), &curl_url_cleanup);
   if (curl_url_set(address.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK) address.reset();
@@ -93,6 +103,9 @@ http_response http_exchange(http_request const& request, http_body const& body) 
 #else
   set(CURLOPT_PROTOCOLS, static_cast<long>(CURLPROTO_HTTP | CURLPROTO_HTTPS));
 #endif
+  if (auto const* file = trusted_certificates()) set(CURLOPT_CAINFO, file);
+  std::array<char, CURL_ERROR_SIZE> details{};
+  set(CURLOPT_ERRORBUFFER, details.data());
   set(CURLOPT_CONNECTTIMEOUT, request.patience);
   set(CURLOPT_LOW_SPEED_LIMIT, 1000L);
   set(CURLOPT_LOW_SPEED_TIME, request.patience);
@@ -123,12 +136,13 @@ http_response http_exchange(http_request const& request, http_body const& body) 
   if (interrupted) throw download_interrupted("interrupted");
   std::string const reason = curl_easy_strerror(result);
   switch (result) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+      throw download_error(std::string(details.data()) + "; SSL_CERT_FILE names a file of the certificates to trust");
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT:
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_SSL_CACERT_BADFILE:
     case CURLE_OUT_OF_MEMORY:
       throw download_error(reason);
     default:

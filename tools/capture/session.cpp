@@ -31,10 +31,13 @@
 #include "hub.hpp"
 #include "json_view.hpp"
 #include "model.hpp"
+#include "output_folder.hpp"
 #include "plan.hpp"
 #include "progress.hpp"
 #include "scoring.hpp"
+#include "shard_builder.hpp"
 #include "stream.hpp"
+#include "tokenized_inputs.hpp"
 #include "tokenizer.hpp"
 
 namespace moeroute::capture {
@@ -44,228 +47,6 @@ std::atomic<bool> interrupted{false};
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A document as the model sees it. The text itself is not kept.
-struct tokenized {
-  std::string id, source;
-  std::map<std::string, std::string> labels;
-  std::vector<std::int32_t> ids;
-  std::optional<scored_part> scored = {};
-  std::size_t scored_from = 0;  // token
-  std::optional<generated_tokens> generated = {};  ///< these are the last of `ids`
-
-  std::size_t prompt_tokens() const { return ids.size() - (generated ? generated->ids.size() : 0); }
-};
-
-struct tokenized_inputs {
-  std::vector<tokenized> documents;
-  std::uint64_t tokens = 0, truncated = 0, text_bytes = 0;
-  std::string sha256;
-};
-
-[[noreturn]] void refuse(std::string const& place, std::string const& what) {
-  auto const colon = place.rfind(':');
-  throw format_error(place.substr(0, colon), place.substr(colon + 1), what);
-}
-
-/// A prompt and what is to follow must fit into the model.
-void refuse_too_long(std::string const& place, std::size_t tokens, std::uint64_t more, model_spec const& spec) {
-  auto const whole = tokens + more;
-  auto const both = "the prompt has " + std::to_string(tokens) + " tokens, with --generate " + std::to_string(more);
-  if (whole > static_cast<std::uint64_t>(spec.max_positions))
-    refuse(place, both + " that exceeds the model's max_position_embeddings " + std::to_string(spec.max_positions) +
-                      "; generate fewer, or cut prompts with --max-tokens");
-  auto const bound = static_cast<std::uint64_t>(spec.rope.long_from);
-  if (!spec.rope.long_frequencies.empty() && tokens <= bound && whole > bound)
-    refuse(place, both + " would pass " + std::to_string(bound) +
-                      " tokens, where the model changes its rotation and all keys; generate fewer");
-}
-
-tokenized_inputs read_inputs(capture_options const& options, tokenizer const& words, fs::path const& folder,
-                             model_spec const& spec) {
-  auto const longest = options.max_tokens != 0 ? options.max_tokens : static_cast<std::uint64_t>(spec.max_positions);
-  auto const more = options.generate.tokens;
-  tokenized_inputs out;
-  moeroute::sha256 hash;
-  auto const add_text = [&hash](std::string const& text) {
-    // With its length, so that no two lists of texts can run together to the same bytes.
-    std::string const framed = std::to_string(text.size()) + ':' + text;
-    hash.update(std::as_bytes(std::span<char const>(framed)));
-  };
-  auto const memory = free_memory();
-  std::uint64_t kept = 0;
-  auto const add = [&](document const& d, tokenized&& t) {
-    if (t.ids.empty()) {
-      if (options.inputs.skip_empty) return;
-      refuse(d.place, "the document has no tokens; remove it or use --skip-empty");
-    }
-    auto const largest = *std::max_element(t.ids.begin(), t.ids.end());
-    if (largest >= spec.vocabulary)
-      throw format_error(options.inputs.ids_field.empty() ? (folder / "tokenizer.json").string() : d.place,
-                         "id " + std::to_string(largest),
-                         "is outside the model's vocab_size of " + std::to_string(spec.vocabulary) +
-                             "; tokenizer and model do not belong together");
-    // A prompt is not cut unasked: what follows would not follow from its end.
-    if (t.ids.size() > longest && (more == 0 || options.max_tokens != 0)) {
-      t.ids.resize(static_cast<std::size_t>(longest));
-      ++out.truncated;
-    }
-    if (more > 0) refuse_too_long(d.place, t.ids.size(), more, spec);
-    auto const dense = static_cast<std::uint64_t>(spec.index_keys);
-    if (dense > 0 && t.ids.size() + more > dense)
-      refuse(d.place, "the document has " + std::to_string(t.ids.size()) + " tokens" +
-                          (more > 0 ? " and may get " + std::to_string(more) + " more" : "") +
-                          "; the sparse attention of more than " + std::to_string(dense) +
-                          " (index_topk) is not built: use --max-tokens " + std::to_string(dense - std::min(dense, more)));
-    add_text(t.id);
-    add_text(t.source);
-    for (auto const& [key, value] : t.labels) add_text(key), add_text(value);
-    add_text("");
-    hash.update(std::as_bytes(std::span<std::int32_t const>(t.ids)));
-    out.tokens += t.ids.size();
-    auto names = t.id.size() + t.source.size();
-    for (auto const& [key, value] : t.labels) names += key.size() + value.size();
-    out.text_bytes += names;
-    kept += sizeof(tokenized) + t.ids.size() * 4 + 2 * names;
-    if (memory && kept > *memory)
-      throw resource_error(d.place + ": the documents up to here need more memory than is free; use --max-docs");
-    out.documents.push_back(std::move(t));
-  };
-  read_documents(options.inputs, [&](document&& d) {
-    out.text_bytes += d.text.size();
-    tokenized t{d.id, d.source, d.labels, {}, d.scored};
-    if (!d.scored) {
-      t.ids = options.inputs.ids_field.empty() ? words.encode(d.text) : std::move(d.ids);
-      return add(d, std::move(t));
-    }
-    bool beheaded = false;
-    auto pieces = scored_pieces(d, [&](std::string_view text) { return words.encode(text); },
-                                static_cast<std::size_t>(longest), beheaded);
-    out.truncated += beheaded ? 1 : 0;
-    for (std::size_t i = 0; i < pieces.size(); ++i) {
-      auto piece = t;
-      if (pieces.size() > 1) piece.id += "/" + std::to_string(i);
-      if (i > 0) piece.scored->length = 0;
-      piece.ids = std::move(pieces[i].ids);
-      piece.scored_from = pieces[i].from;
-      add(d, std::move(piece));
-    }
-  });
-  out.sha256 = hash.hex();
-  return out;
-}
-
-/// Documents [first, last) that go into one shard, or into one batch.
-using range = std::pair<std::size_t, std::size_t>;
-
-/// Consecutive documents, as many as `limit` tokens hold with `more` for each, at least one.
-std::vector<range> cut(std::vector<tokenized> const& documents, range whole, std::uint64_t limit, std::uint64_t more) {
-  std::vector<range> out;
-  std::uint64_t tokens = 0;
-  for (auto d = whole.first; d < whole.second; ++d) {
-    auto const size = documents[d].ids.size() + more;
-    if (out.empty() || tokens + size > limit) {
-      out.push_back({d, d});
-      tokens = 0;
-    }
-    out.back().second = d + 1;
-    tokens += size;
-  }
-  return out;
-}
-
-/// The folder of a trace that is being written, by one process or by one for each part.
-class output_folder {
- public:
-  output_folder(fs::path folder, capture_part part, bool resume, bool overwrite) : folder_{std::move(folder)}, part_{part} {
-    std::error_code error;
-    if (fs::exists(folder_) && !fs::is_directory(folder_))
-      throw io_error(folder_.string(), "cannot write a trace", ENOTDIR);
-    fs::create_directories(folder_, error);
-    if (error) throw io_error(folder_.string(), "cannot create", error.value());
-    lock_ = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock_ < 0) throw io_error(folder_.string(), "cannot open", errno);
-    try {
-      // Parts share the folder; each of them is locked by itself.
-      if (::flock(lock_, (part_.alone() ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0)
-        throw io_error(folder_.string(), "another capture is writing here", errno);
-      inspect(resume, overwrite);
-      if (!part_.alone()) part_lock_.emplace(folder_ / ("part-" + part_.name() + ".lock"), false, "another capture is writing this part");
-    } catch (...) {
-      ::close(lock_);
-      throw;
-    }
-  }
-  output_folder(output_folder const&) = delete;
-  output_folder& operator=(output_folder const&) = delete;
-  ~output_folder() { ::close(lock_); }
-
-  fs::path const& path() const { return folder_; }
-  capture_part const& part() const { return part_; }
-  fs::path partial() const { return folder_ / part_.manifest(); }
-  bool finished() const { return fs::exists(folder_ / "manifest.json"); }
-
-  /// Removes what earlier captures left, of this part if there are others, but for what `keep` names and, if asked for, the
-  /// scratch files of this part; the manifest first, so that no half of a trace reads as whole.
-  void clear(trace_manifest const& keep, bool keep_scratch) const {
-    if (part_.alone()) fs::remove(folder_ / "manifest.json");
-    bool const fresh = keep.shards.empty() && !keep.counts;
-    remove_if([&](std::string const& name) {
-      if (std::any_of(keep.shards.begin(), keep.shards.end(), [&](auto const& s) { return name == s.file || name == s.documents_file; }) ||
-          (keep.counts && name == keep.counts->file))
-        return false;
-      if (name.starts_with("scratch-")) {
-        bool const of_this = layer_stream::is_scratch(name, part_.name());
-        return of_this ? !keep_scratch : part_.alone();
-      }
-      if (part_.alone()) return is_trace_file(name) && (fresh || name != part_.manifest());
-      auto const shard = shard_number(name);
-      return (shard != std::string::npos && part_.has(shard)) || part_.is_counts(name) || name == part_.manifest() + ".tmp";
-    });
-  }
-  /// Removes what only an unfinished trace has.
-  void clear_unfinished() const {
-    remove_if([](std::string const& name) {
-      return name.starts_with("manifest.part") || name.starts_with("counts-part") || name.starts_with("scratch-") || name.ends_with(".lock") || name.ends_with(".tmp");
-    });
-  }
-
- private:
-  template <class Condition>
-  void remove_if(Condition const& unwanted) const {
-    std::vector<fs::path> found;
-    for (auto const& entry : fs::directory_iterator(folder_))
-      if (unwanted(entry.path().filename().string())) found.push_back(entry.path());
-    for (auto const& path : found) fs::remove(path);
-  }
-
-  void inspect(bool resume, bool overwrite) const {
-    bool any = false;
-    for (auto const& entry : fs::directory_iterator(folder_)) {
-      auto const name = entry.path().filename().string();
-      bool const of_parts = name.starts_with("manifest.part-") && name.ends_with(".json");
-      auto const refuse = [&](std::string const& what) { throw usage_error(folder_.string() + ": " + what); };
-      any = true;
-      if ((resume || overwrite || !part_.alone()) && !is_trace_file(name))
-        refuse("holds " + name + ", which is no part of a trace; choose another folder");
-      if (part_.alone() && of_parts && resume) refuse("is written in parts; use --shard");
-      if (part_.alone()) continue;
-      if (name == "manifest.partial.json") refuse("holds an unfinished trace without parts; finish it without --shard");
-      if (of_parts && !name.ends_with("-of-" + std::to_string(part_.count) + ".json"))
-        refuse("was begun in another number of parts (" + name + ")");
-      if (!resume && (name == part_.manifest() || name == "manifest.json"))
-        refuse("holds " + name + "; use --resume to finish a trace, or another folder");
-    }
-    if (part_.alone() && any && !resume && !overwrite)
-      throw usage_error(folder_.string() +
-                        ": is not empty; use --resume to finish a trace, --overwrite to replace it, or another folder");
-  }
-
-  fs::path folder_;
-  capture_part part_;
-  int lock_ = -1;
-  std::optional<lock_file> part_lock_;
-};
 
 std::string file_sha256(fs::path const& path) { return sha256_hex(mapped_file(path).bytes()); }
 
@@ -349,111 +130,6 @@ trace_manifest resumed(output_folder const& out, fs::path const& file, trace_man
     }
   return m;
 }
-
-/// One shard's worth of output, batch by batch.
-class shard_builder {
- public:
-  shard_builder(model_spec const& spec, dtype type, bool has_logits)
-      : spec_{spec}, type_{logits_type(spec, type)}, has_logits_{has_logits}, numbers_(spec.moe_layers()), layers_(numbers_.size()) {}
-
-  void add(std::vector<tokenized> const& documents, range batch, batch_output const& result) {
-    for (auto d = batch.first; d < batch.second; ++d) {
-      columns_.offsets.push_back(static_cast<std::int64_t>(columns_.token_ids.size()));
-      columns_.document.push_back(static_cast<std::int64_t>(d));
-      auto const& ids = documents[d].ids;
-      columns_.token_ids.insert(columns_.token_ids.end(), ids.begin(), ids.end());
-      for (std::size_t p = 0; p < ids.size(); ++p) {
-        columns_.position.push_back(static_cast<std::int32_t>(p));
-        columns_.phase.push_back(p < documents[d].prompt_tokens() ? trace_prefill : trace_decode);
-      }
-    }
-    columns_.logprob.insert(columns_.logprob.end(), result.logprob.begin(), result.logprob.end());
-    columns_.predicted.insert(columns_.predicted.end(), result.predicted.begin(), result.predicted.end());
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      auto const& from = result.layers[l];
-      if (has_logits_) layers_[l].logits.insert(layers_[l].logits.end(), from.logits.begin(), from.logits.end());
-      layers_[l].ids.insert(layers_[l].ids.end(), from.ids.begin(), from.ids.end());
-      layers_[l].weights.insert(layers_[l].weights.end(), from.weights.begin(), from.weights.end());
-      layers_[l].nonfinite += from.nonfinite;
-    }
-    nonfinite_ += result.nonfinite;
-  }
-
-  /// Writes shard `index` and adds it to the manifest.
-  void write(fs::path const& folder, std::size_t index, std::vector<tokenized> const& documents, tokenizer const& words,
-             std::function<std::string(std::span<std::int32_t const>)> const& text_of, trace_manifest& manifest) {
-    close();
-    std::vector<trace_document> lines;
-    for (std::size_t i = 0; i < columns_.document.size(); ++i) {
-      auto const d = columns_.document[i];
-      auto const& from = documents[static_cast<std::size_t>(d)];
-      trace_document line{d, from.id, from.labels, from.source, from.ids.size(), loss(i), {}, {}};
-      if (auto const& g = from.generated) line.generated = {g->ids, text_of(g->ids), g->ended};
-      for (auto const id : from.ids) line.pieces.push_back(words.piece(id));
-      lines.push_back(std::move(line));
-    }
-    manifest.shards.push_back(write_trace_shard(folder, index, columns_, lines));
-    add_totals(manifest);
-  }
-
-  /// Counts the shard instead.
-  void count(std::vector<tokenized> const& documents, cli::trace_counts& counts, int threads, trace_manifest& manifest) {
-    close();
-    std::vector<double> losses;
-    for (std::size_t i = 0; i < columns_.document.size(); ++i) {
-      losses.push_back(loss(i));
-      auto const d = static_cast<std::size_t>(columns_.document[i]);
-      if (!documents[d].scored) continue;
-      auto const first = static_cast<std::size_t>(columns_.offsets[i]), n = documents[d].ids.size();
-      auto const score = score_of({&columns_.token_ids[first], n}, {&columns_.logprob[first], n},
-                                  {&columns_.predicted[first], n}, documents[d].scored_from);
-      counts.score_nats[d] = score.nats;
-      counts.score_greedy[d] = score.greedy ? 1 : 0;
-    }
-    add_shard(counts, manifest.layers, columns_, losses, threads);
-    add_totals(manifest);
-  }
-
- private:
-  // Mean nats per predicted token; NaN for a document of one token, which predicts nothing.
-  double loss(std::size_t i) const {
-    auto const begin = static_cast<std::size_t>(columns_.offsets[i]),
-               end = static_cast<std::size_t>(columns_.offsets[i + 1]);
-    double sum = 0;
-    for (auto t = begin + 1; t < end; ++t) sum -= static_cast<double>(columns_.logprob[t]);
-    return end - begin > 1 ? sum / static_cast<double>(end - begin - 1) : std::numeric_limits<double>::quiet_NaN();
-  }
-
-  void close() {
-    auto const tokens = static_cast<index_t>(columns_.token_ids.size());
-    columns_.offsets.push_back(tokens);
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      auto const& layer = layers_[l];
-      columns_.layers.push_back(
-          {numbers_[l],
-           has_logits_ ? tensor_data{"", type_, {tokens, spec_.router.experts}, layer.logits} : tensor_data{},
-           make_tensor("", {tokens, spec_.router.top_k}, std::span<std::int16_t const>(layer.ids)),
-           make_tensor("", {tokens, spec_.router.top_k}, std::span<float const>(layer.weights))});
-    }
-  }
-
-  void add_totals(trace_manifest& manifest) const {
-    manifest.documents += columns_.document.size();
-    manifest.tokens += columns_.token_ids.size();
-    auto& counts = manifest.run["nonfinite"];
-    for (std::size_t l = 0; l < layers_.size(); ++l)
-      counts["router_logits"][l] = counts["router_logits"][l].get<std::uint64_t>() + layers_[l].nonfinite;
-    counts["next_token"] = counts["next_token"].get<std::uint64_t>() + nonfinite_;
-  }
-
-  model_spec const& spec_;
-  dtype type_;
-  bool has_logits_;
-  std::vector<std::int64_t> numbers_;  // of the layers with experts
-  trace_shard_data columns_;
-  std::vector<layer_output> layers_;
-  std::uint64_t nonfinite_ = 0;
-};
 
 std::uint64_t nonfinite_count(trace_manifest const& m) {
   std::uint64_t n = m.run["nonfinite"]["next_token"].get<std::uint64_t>();
@@ -607,20 +283,16 @@ std::vector<scored_document> read_scores(fs::path const& folder, trace_manifest 
     return out;
   }
   for (auto const& info : manifest.shards) {
-    safetensors_file const shard(folder / info.file);
-    auto const offsets = shard.vector<std::int64_t>("offsets"), numbers = shard.vector<std::int64_t>("document");
-    auto const ids = shard.vector<std::int32_t>("token_ids"), predicted = shard.vector<std::int32_t>("predicted");
-    auto const logprob = shard.vector<float>("logprob");
-    for (index_t i = 0; i < numbers.size(); ++i) {
-      auto const& d = documents.at(static_cast<std::size_t>(numbers[i]));
-      auto const first = static_cast<std::size_t>(offsets[i]), n = d.ids.size();
-      if (first + n > static_cast<std::size_t>(std::min({ids.size(), predicted.size(), logprob.size()})))
-        throw format_error(shard.path(), "offsets", "do not fit the other columns");
-      if (d.scored)
-        out.push_back({numbers[i], &*d.scored,
-                       score_of({ids.data() + first, n}, {logprob.data() + first, n}, {predicted.data() + first, n},
-                                d.scored_from)});
-    }
+    trace_shard const shard(folder, manifest, info);
+    auto const ids = shard.file().vector<std::int32_t>("token_ids"), predicted = shard.file().vector<std::int32_t>("predicted");
+    auto const logprob = shard.file().vector<float>("logprob");
+    for (index_t i = 0; i < shard.spans().documents(); ++i)
+      if (auto const& d = documents.at(static_cast<std::size_t>(shard.spans().id(i))); d.scored) {
+        auto const first = shard.spans().first(i);
+        auto const n = static_cast<std::size_t>(shard.spans().size(i));
+        out.push_back({shard.spans().id(i), &*d.scored,
+                       score_of({ids.data() + first, n}, {logprob.data() + first, n}, {predicted.data() + first, n}, d.scored_from)});
+      }
   }
   return out;
 }
