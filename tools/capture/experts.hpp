@@ -14,11 +14,12 @@ struct gated_activation {
   bool clamped = false;
   double slope = 0, limit = 0;
   at::Tensor operator()(at::Tensor const& gate, at::Tensor const& up) const;
+  at::Tensor operator()(at::Tensor const& gate_up) const;  ///< [n, 2 I], gate first
 };
 
 /// How the products of all experts are made.
 enum class expert_products {
-  one_by_one,  ///< a product per expert; a device is waited for once, for the numbers of tokens
+  one_by_one,  ///< products of their own for every expert; a device is waited for once, for the numbers of tokens
   grouped      ///< one operation for all experts, which reads those numbers where they are
 };
 
@@ -61,6 +62,13 @@ class expert_bank {
     at::Tensor gate_up, down;
     at::Tensor gate, up;  // in place of gate_up where they are no neighbours in memory
   };
+
+  // On the CPU: the experts are shared out among the threads.
+  at::Tensor by_tasks(at::Tensor const& x, at::Tensor const& ids, at::Tensor const& weights, gated_activation const& activation) const;
+  // One expert of rows [n, H] into out [n, H].
+  void run(std::int64_t expert, at::Tensor const& in, gated_activation const& activation, at::Tensor out) const;
+  // Row t: the sum over j of weights[t, j] * outer[place[t * K + j]].
+  static at::Tensor combined(at::Tensor const& outer, at::Tensor const& place, at::Tensor const& weights);
 
   std::int64_t width_ = 0, hidden_ = 0;
   at::Tensor gate_up_, down_;  // of all experts, or undefined

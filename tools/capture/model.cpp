@@ -50,6 +50,7 @@
 #include "kv_cache.hpp"
 #include "next_token.hpp"
 #include "nf4.hpp"
+#include "row_kernels.hpp"
 
 namespace moeroute::capture {
 namespace {
@@ -121,13 +122,13 @@ struct layer_weights {
 // where no real query looks under a causal mask; it repeats the document's own last token, so that nothing of another
 // document is ever near.
 struct attention_group {
-  Tensor rows;  // [G * length] into the batch
+  Tensor rows;  // [G * length] into the batch; undefined if they are all of it, in order
   std::int64_t count, length;
 };
 
 struct attention_plan {
   std::vector<attention_group> groups;  // none: every token is the next one of a document in the cache
-  Tensor back;  // [T] into the padded rows of all groups, one after another
+  Tensor back;  // [T] into the padded rows of all groups, one after another; undefined if they are the same
   kv_cache* cache = nullptr;  // where keys and values are kept, if they are needed again
 };
 
@@ -179,6 +180,9 @@ attention_plan plan_attention(std::span<std::int64_t const> offsets, at::Device 
       }
       padded += group.length;
     }
+    // Documents of one length, as a benchmark or a corpus cut into windows has them, need not be moved.
+    bool const all = first == 0 && last == documents && rows.size() == back.size();
+    if (all && std::is_sorted(rows.begin(), rows.end())) return {{std::move(group)}, {}};
     group.rows = upload(rows);
     plan.groups.push_back(std::move(group));
     first = last;
@@ -189,6 +193,7 @@ attention_plan plan_attention(std::span<std::int64_t const> offsets, at::Device 
 
 Tensor normalized(Tensor const& x, norm_weights const& w, double epsilon, norm_kind kind = norm_kind::rms) {
   if (kind == norm_kind::layer) return at::layer_norm(x, {x.size(-1)}, w.weight, w.bias, epsilon);
+  if (has_row_kernels(x)) return rms_normalized(x, w.weight, epsilon, kind == norm_kind::rms_wide);
   auto const wide = x.to(at::kFloat);
   auto const unit = wide * at::rsqrt(wide.pow(2).mean(-1, true) + epsilon);
   if (kind == norm_kind::rms_wide) return (w.weight * unit).to(x.scalar_type());
@@ -197,6 +202,7 @@ Tensor normalized(Tensor const& x, norm_weights const& w, double epsilon, norm_k
 
 // The first elements of each head turn in pairs, (i, i + d/2) or (2i, 2i + 1); the rest passes.
 Tensor rotate(Tensor const& x, rotation_table const& by, bool neighbours) {
+  if (has_row_kernels(x)) return rotated(x, by.cos, by.sin, neighbours);
   auto const d = by.cos.size(-1), rest = x.size(-1) - d;
   auto const turned = x.narrow(-1, 0, d);
   Tensor crossed;
@@ -659,7 +665,8 @@ struct model::state {
     for (auto const& group : plan.groups) {
       auto const rectangle = [&](Tensor const& t) {
         auto const d = t.size(2);
-        auto r = t.index_select(0, group.rows).view({group.count, group.length, t.size(1), d}).transpose(1, 2);
+        auto const moved = group.rows.defined() ? t.index_select(0, group.rows) : t;
+        auto r = moved.view({group.count, group.length, t.size(1), d}).transpose(1, 2);
         if (t.size(1) == spec.heads) return r;
         // Query heads share a key head in consecutive blocks.
         return r.unsqueeze(2)
@@ -669,7 +676,7 @@ struct model::state {
       auto const mixed = attend(rectangle(q), rectangle(k), rectangle(v), {spec.attention_scale, w.window, w.sinks}, way);
       parts.push_back(mixed.transpose(1, 2).reshape({group.count * group.length, spec.heads * spec.value_width}));
     }
-    return w.o(at::cat(parts).index_select(0, plan.back));
+    return w.o(plan.back.defined() ? at::cat(parts).index_select(0, plan.back) : parts.front());
   }
 
   routed route(layer_weights const& w, Tensor const& x) const {
@@ -703,7 +710,7 @@ struct model::state {
       auto const hidden = at::ones_like(of_group, at::TensorOptions().dtype(at::kBool)).scatter_(1, kept, false);
       rank = members.masked_fill(hidden.unsqueeze(2), -std::numeric_limits<double>::infinity()).view_as(rank);
     }
-    auto const ids = std::get<1>(at::topk(rank, r.top_k, -1));
+    auto const ids = has_row_kernels(rank) ? largest(rank, r.top_k) : std::get<1>(at::topk(rank, r.top_k, -1));
     auto weights = score.gather(1, ids);
     if (r.renormalize) {
       auto const sum = weights.sum(-1, true);
@@ -774,7 +781,7 @@ struct model::state {
   Tensor run_layer(layer_weights const& w, Tensor x, packed const& batch, std::vector<routed>& record) const {
     if (w.in_nf4) return run_layer(layer_of(*origin, static_cast<std::int64_t>(w.number)), std::move(x), batch, record);
     auto const add = [&](Tensor const& y) {
-      x = x + (spec.residual_multiplier == 1 ? y : y * spec.residual_multiplier);
+      x.add_(spec.residual_multiplier == 1 ? y : y * spec.residual_multiplier);
     };
     if (spec.kind->post_norm) {
       add(norm(attention(w, x, batch.by, batch.plan), w.attention_norm));
@@ -870,30 +877,39 @@ struct model::state {
     return out;
   }
 
-  Tensor next_logits(Tensor const& x) const {
-    auto const logits = head(x).to(at::kFloat);
+  Tensor next_logits(Tensor const& x) const { return divided(head(x)); }
+
+  Tensor divided(Tensor const& output) const {
+    auto const logits = output.to(at::kFloat);
     return spec.logits_divisor != 1 ? logits / spec.logits_divisor : logits;
   }
 
-  // The next-token distribution in slices of rows: [T, vocabulary] at once would be larger than everything else
-  // together.
+  // The next-token distribution in pieces: [T, vocabulary] at once would be larger than everything else together.
   void head_output(Tensor const& x, std::span<std::int32_t const> ids, std::span<std::int64_t const> offsets,
                    batch_output& out) const {
     auto const tokens = x.size(0);
     // Token t is predicted at t - 1; the last position of a document predicts nothing that is there, any id will do.
     std::vector<std::int64_t> next(ids.size(), 0);
     std::copy(ids.begin() + 1, ids.end(), next.begin());
-    auto const next_ids = at::tensor(next, at::TensorOptions().dtype(at::kLong)).to(device);
-    auto const slice = head_rows(spec);
-    std::vector<Tensor> logprob, predicted;
-    for (std::int64_t begin = 0; begin < tokens; begin += slice) {
-      auto const n = std::min(slice, tokens - begin);
-      auto const scored = score(next_logits(x.narrow(0, begin, n)), next_ids.narrow(0, begin, n));
-      logprob.push_back(scored.logprob);
-      predicted.push_back(scored.best);
+    auto const next_ids = upload(next);
+    next_token all;
+    if (device.is_cpu()) {
+      all = score_by_pieces(x, next_ids, spec.vocabulary, [&](Tensor const& rows, std::int64_t first, std::int64_t count) {
+        auto const bias = head.bias.defined() ? head.bias.narrow(0, first, count) : Tensor();
+        return divided(linear_weights{head.weight.narrow(0, first, count), bias}(rows));
+      });
+    } else {
+      std::vector<Tensor> logprob, best;
+      for (std::int64_t begin = 0; begin < tokens; begin += head_rows(spec)) {
+        auto const n = std::min(head_rows(spec), tokens - begin);
+        auto const scored = score(next_logits(x.narrow(0, begin, n)), next_ids.narrow(0, begin, n));
+        logprob.push_back(scored.logprob);
+        best.push_back(scored.best);
+      }
+      all = {at::cat(logprob), at::cat(best)};
     }
-    auto const of_next = to_vector<float>(at::cat(logprob), at::kFloat);
-    out.predicted = to_vector<std::int32_t>(at::cat(predicted), at::kInt);
+    auto const of_next = to_vector<float>(all.logprob, at::kFloat);
+    out.predicted = to_vector<std::int32_t>(all.best, at::kInt);
     out.logprob.assign(of_next.size(), std::numeric_limits<float>::quiet_NaN());
     for (std::size_t d = 0; d + 1 < offsets.size(); ++d)
       for (auto t = offsets[d] + 1; t < offsets[d + 1]; ++t)

@@ -51,7 +51,8 @@ std::string_view attention_name(attention_kind kind);
 /// Free and total bytes of an accelerator's memory; none for the CPU.
 std::optional<std::pair<std::uint64_t, std::uint64_t>> device_memory(execution const& where);
 
-/// Rows of next-token logits that are computed at once: enough for the matrix product, few enough for the cache.
+/// Rows of next-token logits of the whole vocabulary that a device computes at once: enough for the matrix product, few enough
+/// for the cache.
 inline std::int64_t head_rows(model_spec const& spec) {
   return std::max<std::int64_t>(512, (std::int64_t{1} << 22) / spec.vocabulary);
 }

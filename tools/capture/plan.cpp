@@ -61,7 +61,7 @@ nf4_needs nf4_bytes(model_spec const& spec, dtype type) {
   return out;
 }
 
-std::uint64_t activation_bytes(model_spec const& s, dtype type, std::uint64_t tokens) {
+std::uint64_t activation_bytes(model_spec const& s, dtype type, std::uint64_t tokens, bool whole_rows) {
   auto const u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   auto const element = static_cast<std::uint64_t>(dtype_bytes(type));
   auto const k = u(s.router.top_k), attention = u(s.heads * std::max(s.head_width, s.value_width));
@@ -71,7 +71,7 @@ std::uint64_t activation_bytes(model_spec const& s, dtype type, std::uint64_t to
                          element * (4 * u(s.hidden) + 10 * attention + k * (4 * u(s.hidden) + 3 * u(s.expert_width)) + 3 * u(wide));
   auto const recorded = s.moe_layers().size() *
                         (u(s.router.experts) * static_cast<std::uint64_t>(dtype_bytes(logits_type(s, type))) + k * 14);
-  auto const rows = std::min(tokens, u(head_rows(s)));
+  auto const rows = whole_rows ? std::min(tokens, u(head_rows(s))) : 0;
   return tokens * (per_token + 2 * recorded) + rows * u(s.vocabulary) * 12;
 }
 

@@ -58,8 +58,9 @@ struct nf4_needs {
 };
 nf4_needs nf4_bytes(model_spec const& spec, dtype type);
 
-/// Bytes of activations of a batch: what the decoder holds at its widest place, with a margin.
-std::uint64_t activation_bytes(model_spec const& spec, dtype type, std::uint64_t tokens);
+/// Bytes of activations of a batch: what the decoder holds at its widest place, with a margin. `whole_rows`: logits of the
+/// next token are held for the whole vocabulary, as on a device and where text is generated, and not piece by piece.
+std::uint64_t activation_bytes(model_spec const& spec, dtype type, std::uint64_t tokens, bool whole_rows);
 
 /// Bytes of keys and values of documents that are continued, `tokens` positions in all, at least `shortest` in each.
 std::uint64_t cache_bytes(model_spec const& spec, dtype type, std::uint64_t tokens, std::uint64_t shortest);

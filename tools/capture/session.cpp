@@ -197,7 +197,7 @@ capture_plan make_plan(capture_options const& options, model_spec const& spec, c
   for (auto const& d : inputs.documents) longest = std::max<std::uint64_t>(longest, d.ids.size() + more);
   plan.batch_tokens = std::max(longest, tokens == 0 ? options.batch_tokens : std::min(options.batch_tokens, tokens));
   if (more > 0) plan.cache = cache_bytes(spec, where.type, plan.batch_tokens, more + 1);
-  plan.activations = activation_bytes(spec, where.type, plan.batch_tokens);
+  plan.activations = activation_bytes(spec, where.type, plan.batch_tokens, !plan.on_host || more > 0);
   auto per_token = trace_bytes_per_token(spec, where.type);
   if (options.keep == "topk")
     per_token -= spec.moe_layers().size() * static_cast<std::uint64_t>(spec.router.experts) * dtype_bytes(logits_type(spec, where.type));

@@ -111,6 +111,16 @@ function(moeroute_add_torch_target root)
       target_link_libraries(moeroute_torch INTERFACE moeroute_torch_${name})
     endif()
   endforeach()
+  # at::parallel_for is a template: loops of ours run on libtorch's threads only if they are compiled for the OpenMP runtime
+  # that it uses, of which a wheel brings a copy. Clang's own would be a second set of threads; its loops stay serial.
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    file(GLOB openmp ${folder}/libgomp*.so*)
+    if(NOT openmp)
+      set(openmp gomp)
+    endif()
+    target_compile_options(moeroute_torch INTERFACE -fopenmp)
+    target_link_libraries(moeroute_torch INTERFACE ${openmp})
+  endif()
   # Builds before 2.7 could have the old ABI of std::string; whoever says so is believed.
   if(EXISTS ${root}/share/cmake/Torch/TorchConfig.cmake)
     file(STRINGS ${root}/share/cmake/Torch/TorchConfig.cmake abi REGEX "_GLIBCXX_USE_CXX11_ABI=[01]")

@@ -2,10 +2,12 @@
 // The experts of a layer, however their weights lie in memory and however their products are made, against one token
 // and one expert at a time.
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
@@ -28,7 +30,7 @@ namespace {
 using at::Tensor;
 using namespace moeroute::capture;
 
-constexpr std::int64_t tokens = 37, count = 6, width = 8, hidden = 16, k = 2;
+constexpr std::int64_t count = 6, width = 8, hidden = 16, k = 2;
 
 struct layer {
   Tensor gate, up, down;            // [E, I, H], [E, I, H], [E, H, I]
@@ -36,7 +38,7 @@ struct layer {
   Tensor x, ids, weights;
   gated_activation activation;
 
-  explicit layer(at::ScalarType type, bool clamped = false) : activation{clamped, 1.7, 0.5} {
+  explicit layer(at::ScalarType type, bool clamped = false, std::int64_t tokens = 37) : activation{clamped, 1.7, 0.5} {
     at::manual_seed(7);
     auto const options = at::TensorOptions().dtype(at::kFloat);
     auto const random = [&](at::IntArrayRef shape) { return (at::randn(shape, options) / 3).to(type); };
@@ -52,7 +54,7 @@ struct layer {
 
   Tensor expected() const {
     std::vector<Tensor> rows;
-    for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::int64_t t = 0; t < x.size(0); ++t) {
       auto sum = at::zeros({hidden}, at::TensorOptions().dtype(at::kFloat));
       for (std::int64_t j = 0; j < k; ++j) {
         auto const e = ids[t][j].item<std::int64_t>();
@@ -134,7 +136,7 @@ TEST_CASE("experts: weights wider than the model are not rounded") {
   layer l(at::kBFloat16);
   // The same expert twice, all but taken away again: in bfloat16 both weights are one, and nothing would be left.
   l.ids = at::stack(std::vector<Tensor>{l.ids.select(1, 0), l.ids.select(1, 0)}, 1);
-  auto const one = at::ones({tokens});
+  auto const one = at::ones({l.x.size(0)});
   l.weights = at::stack(std::vector<Tensor>{one + 1.0 / 1024, -one}, 1);
   auto const largest = l.expected().abs().max().item<double>();
   CHECK(largest > 0);
@@ -144,4 +146,22 @@ TEST_CASE("experts: weights wider than the model are not rounded") {
 TEST_CASE("experts: nothing on the CPU is grouped, where the operation would be a loop") {
   layer const l(at::kBFloat16);
   CHECK((filled(l).best_for(l.x) == expert_products::one_by_one));
+}
+
+TEST_CASE("experts: more tokens than one task takes, the same bits for any number of threads") {
+  auto const before = at::get_num_threads();
+  for (auto const type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    // Every token goes to expert 5 as well: more than two tasks of it.
+    layer const l(type, false, 600);
+    auto const bank = filled(l);
+    CHECK(l.error(bank, expert_products::one_by_one) < (type == at::kFloat ? 1e-5 : 0.05));
+    std::vector<Tensor> found;
+    for (int const threads : {1, 3, 64}) {
+      at::set_num_threads(threads);
+      found.push_back(bank(l.x, l.ids, l.weights, l.activation, expert_products::one_by_one));
+    }
+    at::set_num_threads(before);
+    CHECK(at::equal(found[0], found[1]));
+    CHECK(at::equal(found[0], found[2]));
+  }
 }
