@@ -6,7 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "model.hpp"
+#include "execution.hpp"
 
 namespace moeroute::capture {
 
