@@ -44,7 +44,8 @@ output_folder::output_folder(fs::path folder, capture_part part, bool resume, bo
     if (::flock(lock_, (part_.alone() ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0)
       throw io_error(folder_.string(), "another capture is writing here", errno);
     inspect(resume, overwrite);
-    if (!part_.alone()) part_lock_.emplace(folder_ / ("part-" + part_.name() + ".lock"), false, "another capture is writing this part");
+    if (!part_.alone())
+      part_lock_.emplace(folder_ / ("part-" + part_.name() + ".lock"), false, "another capture is writing this part");
   } catch (...) {
     ::close(lock_);
     throw;
@@ -57,9 +58,8 @@ void output_folder::clear(trace_manifest const& keep, bool keep_scratch) const {
   if (part_.alone()) fs::remove(folder_ / "manifest.json");
   bool const fresh = keep.shards.empty() && !keep.counts;
   remove_if(folder_, [&](std::string const& name) {
-    if (std::any_of(keep.shards.begin(), keep.shards.end(), [&](auto const& s) { return name == s.file || name == s.documents_file; }) ||
-        (keep.counts && name == keep.counts->file))
-      return false;
+    auto const is_of = [&](trace_shard_info const& s) { return name == s.file || name == s.documents_file; };
+    if (std::any_of(keep.shards.begin(), keep.shards.end(), is_of) || (keep.counts && name == keep.counts->file)) return false;
     if (name.starts_with("scratch-")) {
       bool const of_this = layer_stream::is_scratch(name, part_.name());
       return of_this ? !keep_scratch : part_.alone();
@@ -72,7 +72,8 @@ void output_folder::clear(trace_manifest const& keep, bool keep_scratch) const {
 
 void output_folder::clear_unfinished() const {
   remove_if(folder_, [](std::string const& name) {
-    return name.starts_with("manifest.part") || name.starts_with("counts-part") || name.starts_with("scratch-") || name.ends_with(".lock") || name.ends_with(".tmp");
+    return name.starts_with("manifest.part") || name.starts_with("counts-part") || name.starts_with("scratch-") ||
+           name.ends_with(".lock") || name.ends_with(".tmp");
   });
 }
 

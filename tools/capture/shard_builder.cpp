@@ -30,8 +30,9 @@ void shard_builder::add(std::vector<tokenized> const& documents, range batch, ba
   nonfinite_ += result.nonfinite;
 }
 
-void shard_builder::write(std::filesystem::path const& folder, std::size_t index, std::vector<tokenized> const& documents, tokenizer const& words,
-           std::function<std::string(std::span<std::int32_t const>)> const& text_of, trace_manifest& manifest) {
+void shard_builder::write(std::filesystem::path const& folder, std::size_t index, std::vector<tokenized> const& documents,
+                          tokenizer const& words, std::function<std::string(std::span<std::int32_t const>)> const& text_of,
+                          trace_manifest& manifest) {
   close();
   std::vector<trace_document> lines;
   for (std::size_t i = 0; i < columns_.document.size(); ++i) {
@@ -46,7 +47,8 @@ void shard_builder::write(std::filesystem::path const& folder, std::size_t index
   add_totals(manifest);
 }
 
-void shard_builder::count(std::vector<tokenized> const& documents, cli::trace_counts& counts, int threads, trace_manifest& manifest) {
+void shard_builder::count(std::vector<tokenized> const& documents, cli::trace_counts& counts, int threads,
+                          trace_manifest& manifest) {
   close();
   std::vector<double> losses;
   for (std::size_t i = 0; i < columns_.document.size(); ++i) {

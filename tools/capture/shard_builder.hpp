@@ -22,13 +22,15 @@ namespace moeroute::capture {
 class shard_builder {
  public:
   shard_builder(model_spec const& spec, dtype type, bool has_logits)
-      : spec_{spec}, type_{logits_type(spec, type)}, has_logits_{has_logits}, numbers_(spec.moe_layers()), layers_(numbers_.size()) {}
+      : spec_{spec}, type_{logits_type(spec, type)}, has_logits_{has_logits}, numbers_(spec.moe_layers()),
+        layers_(numbers_.size()) {}
 
   void add(std::vector<tokenized> const& documents, range batch, batch_output const& result);
 
   /// Writes shard `index` and adds it to the manifest.
-  void write(std::filesystem::path const& folder, std::size_t index, std::vector<tokenized> const& documents, tokenizer const& words,
-             std::function<std::string(std::span<std::int32_t const>)> const& text_of, trace_manifest& manifest);
+  void write(std::filesystem::path const& folder, std::size_t index, std::vector<tokenized> const& documents,
+             tokenizer const& words, std::function<std::string(std::span<std::int32_t const>)> const& text_of,
+             trace_manifest& manifest);
 
   /// Counts the shard instead.
   void count(std::vector<tokenized> const& documents, cli::trace_counts& counts, int threads, trace_manifest& manifest);

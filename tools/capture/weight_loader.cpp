@@ -177,8 +177,9 @@ void weight_loader::refuse_unknown(checkpoint const& file) const {
 
 // Whether tensor() refers to the file instead of copying.
 bool weight_loader::is_mapped(checkpoint const& file, std::string const& name) const {
-  return device_.is_cpu() && !(nf4_ && linear_maps_.contains(name)) && !(spec_.stored.kind != quantization::none && is_quantized(file, name)) &&
-         torch_type(file.at(name, shapes_.at(name)).type) == type_;
+  bool const packed = spec_.stored.kind != quantization::none && is_quantized(file, name);
+  bool const to_pack = nf4_ && linear_maps_.contains(name);
+  return device_.is_cpu() && !to_pack && !packed && torch_type(file.at(name, shapes_.at(name)).type) == type_;
 }
 
 expert_bank weight_loader::room() const {
