@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -23,21 +24,25 @@ namespace {
 using at::Tensor;
 using detail::lanes;
 
+// to_bf16 without a branch, which would keep a loop from being turned into registers.
 template <class T>
-T rounded(float x) {
-  if constexpr (std::is_same_v<T, bf16>)
-    return to_bf16(x);
-  else
+MOEROUTE_ALWAYS_INLINE T rounded(float x) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    auto const bits = std::bit_cast<std::uint32_t>(x);
+    auto const nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return {static_cast<std::uint16_t>((x != x ? bits | 0x400000u : nearest) >> 16)};
+  } else {
     return x;
+  }
 }
 
 // x as it is after it has been stored as a T.
 template <class T>
-float through(float x) {
+MOEROUTE_ALWAYS_INLINE float through(float x) {
   return to_compute(rounded<T>(x));
 }
 
-// The loops below are such as compilers turn into registers of the width that dispatch() compiles for.
+// Loops are such as compilers turn into registers of the width that dispatch() compiles for, where nothing else is said.
 struct rms_norm_kernel {
   template <simd_level, class T>
   MOEROUTE_ALWAYS_INLINE static void run(T const* x, index_t rows, index_t n, index_t row_stride, T const* weight, float epsilon,
@@ -80,23 +85,69 @@ struct rotate_kernel {
     for (index_t t = 0; t < x->tokens; ++t) {
       T const* const c = cosines + t * turned;
       T const* const s = sines + t * turned;
-      auto const turn = [&](T const* in, index_t i, index_t crossed, float sign) {
-        return rounded<T>(through<T>(to_compute(in[i]) * to_compute(c[i])) +
-                          through<T>(sign * to_compute(in[crossed]) * to_compute(s[i])));
-      };
       for (index_t h = 0; h < x->heads; ++h, out += x->width) {
         T const* const in = x->data + t * x->token_stride + h * x->head_stride;
         if (neighbours) {
           for (index_t i = 0; i < turned; i += 2) {
-            out[i] = turn(in, i, i + 1, -1);
-            out[i + 1] = turn(in, i + 1, i, 1);
+            out[i] = turn(in, i, i + 1, -1, c, s);
+            out[i + 1] = turn(in, i + 1, i, 1, c, s);
           }
         } else {
-          for (index_t i = 0; i < half; ++i) out[i] = turn(in, i, i + half, -1);
-          for (index_t i = half; i < turned; ++i) out[i] = turn(in, i, i - half, 1);
+          turn_run(in, 0, half, half, -1, c, s, out);
+          turn_run(in, half, turned, -half, 1, c, s, out);
         }
         for (index_t i = turned; i < x->width; ++i) out[i] = in[i];
       }
+    }
+  }
+
+ private:
+  template <class T>
+  MOEROUTE_ALWAYS_INLINE static T turn(T const* in, index_t i, index_t crossed, float sign, T const* c, T const* s) {
+    return rounded<T>(through<T>(to_compute(in[i]) * to_compute(c[i])) + through<T>(sign * to_compute(in[crossed]) * to_compute(s[i])));
+  }
+
+  // Half a head is short, and often no whole number of the widest registers.
+  template <class T>
+  MOEROUTE_ALWAYS_INLINE static void turn_run(T const* in, index_t i, index_t end, index_t crossed, float sign, T const* c, T const* s,
+                                              T* out) {
+    for (; i + 16 <= end; i += 16) turn_block<16>(in, i, crossed, sign, c, s, out);
+    for (; i + 8 <= end; i += 8) turn_block<8>(in, i, crossed, sign, c, s, out);
+    for (; i + 4 <= end; i += 4) turn_block<4>(in, i, crossed, sign, c, s, out);
+    for (; i < end; ++i) out[i] = turn(in, i, i + crossed, sign, c, s);
+  }
+
+  template <int W, class T>
+  MOEROUTE_ALWAYS_INLINE static void turn_block(T const* in, index_t i, index_t crossed, float sign, T const* c, T const* s, T* out) {
+    lanes<float, W> x, y, cosine, sine;
+    detail::load_widened<W>(in + i, x);
+    detail::load_widened<W>(in + i + crossed, y);
+    detail::load_widened<W>(c + i, cosine);
+    detail::load_widened<W>(s + i, sine);
+    x *= cosine;
+    y *= sign * sine;
+    round_lanes<T, W>(x);
+    round_lanes<T, W>(y);
+    x += y;
+    round_lanes<T, W>(x);
+    if constexpr (std::is_same_v<T, bf16>) {
+      lanes<std::uint32_t, W> bits;
+      std::memcpy(&bits, &x, sizeof bits);
+      bits >>= 16;
+      detail::store<W>(__builtin_convertvector(bits, lanes<std::uint16_t, W>), reinterpret_cast<std::uint16_t*>(out + i));
+    } else {
+      detail::store<W>(x, out + i);
+    }
+  }
+
+  template <class T, int W>
+  MOEROUTE_ALWAYS_INLINE static void round_lanes(lanes<float, W>& x) {
+    if constexpr (std::is_same_v<T, bf16>) {
+      lanes<std::uint32_t, W> bits;
+      std::memcpy(&bits, &x, sizeof bits);
+      lanes<std::uint32_t, W> const nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+      bits = (x != x ? bits | 0x400000u : nearest) & 0xffff0000u;
+      std::memcpy(&x, &bits, sizeof bits);
     }
   }
 };
