@@ -45,6 +45,17 @@ TEST_CASE("ids outside the vocabulary give no text, nor do special ones on reque
   CHECK(d.decode(std::vector<std::int32_t>{0, 7, -1, 1, 2}, true) == "a b");
 }
 
+TEST_CASE("the mark at the start of a text, in older and newer files") {
+  auto const first = [](std::string const& more) {
+    auto const d = with_decoder(R"({"type": "Metaspace", "replacement": "_")" + more + "}", R"({"_a": 0, "_b": 1})");
+    return d.decode(std::vector<std::int32_t>{0, 1}, false);
+  };
+  CHECK(first("") == "a b");
+  CHECK(first(R"(, "add_prefix_space": true)") == "a b");
+  CHECK(first(R"(, "add_prefix_space": false)") == " a b");
+  CHECK(first(R"(, "prepend_scheme": "never", "add_prefix_space": true)") == " a b");
+}
+
 TEST_CASE("a decoder is refused by file and key") {
   auto const says = [](std::string const& text, char const* words) {
     CHECK_MESSAGE(text.find(words) != std::string::npos, text << " does not say: " << words);

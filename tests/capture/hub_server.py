@@ -21,7 +21,7 @@ class Hub:
     sent; if it returns True, that was the answer. The name "api" stands for the listing.
     """
 
-    def __init__(self, files=None, cdn=None, commit=COMMIT, certificate=None):
+    def __init__(self, files=None, cdn=None, commit=COMMIT, certificate=None, address=("127.0.0.1", 0)):
         self.files, self.cdn, self.commit = dict(files or {}), cdn, commit
         self.revisions = {"main"}
         self.requests, self.behave, self.change_listing = [], {}, lambda listing: listing
@@ -56,14 +56,14 @@ class Hub:
                 self.connection.close()
                 return True
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(address, Handler)
         self.server.daemon_threads = True
         self.server.handle_error = lambda *_: None  # who hangs up in the middle is what many tests are about
         if certificate:  # a file with its key
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.server.server_port}"
+        self.url = f"{'https' if certificate else 'http'}://{address[0]}:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self):

@@ -65,6 +65,9 @@ TEST_CASE("places in complaints") {
       scratch("b.jsonl", "{\"text\": \"one\", \"id\": \"x\"}\n{\"text\": \"two\", \"id\": \"x\"}\n").string();
   options.files = {path};
   CHECK(complaint(options) == path + ":2: document id \"x\" was used before, at " + path + ":1");
+  options.files = {path.substr(0, path.size() - 7) + "d.jsonl", path};
+  scratch("d.jsonl", "{\"text\": \"zero\", \"id\": \"x\"}\n");
+  CHECK(complaint(options) == path + ":1: document id \"x\" was used before, at " + options.files[0] + ":1");
   options.files = {scratch("c.txt", "ab\xFF").string()};
   CHECK(complaint(options).find("c.txt:byte 2: is not UTF-8") != std::string::npos);
   options.replace_invalid_utf8 = true;

@@ -73,13 +73,15 @@ def test_same_command_same_bytes(tiny, tmp_path):
 
 
 def test_existing_output(tiny, tmp_path):
-    args = [tiny, "--text", "x", "-o", tmp_path / "t", *ONE]
+    args = [tiny, "--text", "x", "--text", "y", "-o", tmp_path / "t", "--shard-tokens", 1, *ONE]
     succeed(*args)
     before = (tmp_path / "t/manifest.json").read_bytes()
+    assert (tmp_path / "t/shard-00001.safetensors").exists()
     assert "is not empty; use --resume" in fail(2, *args)
     assert (tmp_path / "t/manifest.json").read_bytes() == before
     succeed(tiny, "--text", "another", "-o", tmp_path / "t", "--overwrite", *ONE)
     assert "".join(Trace(tmp_path / "t").documents[0]["pieces"]) == "another"
+    assert {f.name for f in (tmp_path / "t").iterdir()} == {"manifest.json", "shard-00000.safetensors", "documents-00000.jsonl"}
     (tmp_path / "t/notes.md").write_text("mine")
     assert "notes.md" in fail(2, *args, "--overwrite")
     assert "Not a directory" in fail(3, tiny, "--text", "x", "-o", tmp_path / "t/notes.md", *ONE)
@@ -254,6 +256,11 @@ def test_nan_weights_are_counted(tiny, tmp_path):
     counts = trace.manifest["run"]["nonfinite"]
     assert counts["router_logits"][:2] == [0, tokens] and counts["next_token"] == tokens
     assert np.isnan(trace.arrays[0]["layers.1.logits"][:, 3]).all()
+    # The counts are of all passes and all shards.
+    for more in (["--batch-tokens", tokens], ["--shard-tokens", tokens]):
+        succeed(*args[:3], "--text", "the routing", "--text", "the routing", *args[3:], "--overwrite", *more)
+        counts = Trace(tmp_path / "t").manifest["run"]["nonfinite"]
+        assert counts["router_logits"][:2] == [0, 3 * tokens] and counts["next_token"] == 3 * tokens
     assert "--fail-on-nonfinite" in fail(1, *args[:-3], "--overwrite", "--fail-on-nonfinite", *ONE)
     assert not (tmp_path / "t/manifest.json").exists()
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import subprocess
+import time
 
 import pytest
 
@@ -60,6 +61,11 @@ def test_packed_files_and_standard_input(tiny, tmp_path):
     for data in (line, gzip.compress(line)):
         result = subprocess.run(command(tiny, "-", "--tokenize"), input=data, capture_output=True, timeout=60)
         assert json.loads(result.stdout)["id"] == "a", result.stderr
+    # A pipe that gives the signature in two pieces.
+    process = subprocess.Popen(command(tiny, "-", "--tokenize"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    os.write(process.stdin.fileno(), gzip.compress(line)[:1])
+    time.sleep(0.3)
+    assert json.loads(process.communicate(gzip.compress(line)[1:])[0])["id"] == "a"
     result = subprocess.run(command(tiny, "--data", "text:-", "--tokenize"), input=gzip.compress(b"plain"), capture_output=True, timeout=60)
     assert json.loads(result.stdout)["id"] == "-", result.stderr
 

@@ -6,7 +6,9 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -222,12 +224,14 @@ def test_draws_depend_on_nothing_else(tiny, tmp_path):
 
 # Where it stops.
 
-def with_end(tiny, folder, config=..., generation=None):
+def with_end(tiny, folder, config=..., generation=None, wrapped=False):
     shutil.copytree(tiny, folder)
     data = json.loads((folder / "config.json").read_text())
     data.pop("eos_token_id", None)
     if config is not ...:
         data["eos_token_id"] = config
+    if wrapped:  # the language model of a larger one
+        data = {"model_type": "some_wrapper", "dtype": data.pop("dtype"), "tie_word_embeddings": False, "text_config": data}
     (folder / "config.json").write_text(json.dumps(data))
     (folder / "generation_config.json").unlink(missing_ok=True)
     if generation is not None:
@@ -244,10 +248,10 @@ def test_stops_at_end_tokens(tiny, tmp_path):
     x = next(i for i in one[10:] if i not in one[:10] and i not in two[:5])
     y = next(i for i in two[5:] if i not in one and i not in two[:5] and i != x)
     cases = dict(config=dict(config=x), listed=dict(config=[x, y]), over=dict(config=5, generation={"eos_token_id": [y, x]}),
-                 other=dict(config=x, generation={"top_k": 5}), absent=dict())
+                 other=dict(config=x, generation={"top_k": 5}), wrapped=dict(config=x, wrapped=True), absent=dict())
     for name, files in cases.items():
         folder = with_end(tiny, tmp_path / name, **files)
-        ends = {"config": [x], "listed": [x, y], "over": [y, x], "other": [x], "absent": []}[name]
+        ends = {"config": [x], "listed": [x, y], "over": [y, x], "other": [x], "wrapped": [x], "absent": []}[name]
         succeed(folder, *options, "-o", tmp_path / name / "t")
         trace = Trace(tmp_path / name / "t")
         assert trace.manifest["run"]["generate"]["end_tokens"] == ends
@@ -427,6 +431,20 @@ def test_text_is_that_of_hugging_face_tokenizers(tiny, tmp_path, make, skip):
 
 
 # Killed.
+
+def test_interrupt(tmp_path):
+    """Heard after every token, not only after a batch."""
+    folder = random_checkpoint(tmp_path / "m", num_hidden_layers=8, num_experts=16, eos_token_id=None)
+    arguments = [folder, *(["--text", "the routing"] * 60), "--generate", 100, "--batch-tokens", 10_000, *ONE]
+    process = subprocess.Popen(command(*arguments, "-o", tmp_path / "t", "--quiet"), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "t/manifest.partial.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted after 0 of 60 documents; continue with --resume" in errors, errors
+
 
 def test_resume_after_sigkill(tmp_path):
     folder = random_checkpoint(tmp_path / "m", num_hidden_layers=6, num_experts=16)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """owner/name: the cache of huggingface_hub, and downloads into it from a server that may be broken or a liar."""
+import ctypes
 import json
 import os
 import pathlib
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -209,6 +211,28 @@ def test_a_mirror_that_lists_names_only(hub, user):
     hub.cdn.close()
 
 
+def test_the_weights_appear_last(files, tmp_path):
+    """Who finds the weights in a snapshot may take the rest for there."""
+    folder = random_checkpoint(tmp_path / "m", save={"max_shard_size": "40KB"})
+    hub = Hub({p.name: p.read_bytes() for p in folder.iterdir()})
+    user = User(tmp_path / "home", hub)
+    user.snapshot.mkdir(parents=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init()
+    assert libc.inotify_add_watch(watch, os.fsencode(user.snapshot), 0x100) >= 0  # IN_CREATE
+    user.succeed(MODEL, *CAPTURE, "-o", tmp_path / "t")
+    events, names = os.read(watch, 1 << 16), []
+    os.close(watch)
+    while events:
+        length, = struct.unpack_from("I", events, 12)
+        names.append(events[16:16 + length].rstrip(b"\0").decode())
+        events = events[16 + length:]
+    shards = {n for n in hub.files if n.startswith("model-")}
+    assert names[-1] == "model.safetensors.index.json" and set(names[-1 - len(shards):-1]) == shards
+    assert set(names[:-1 - len(shards)]) == {"config.json", "generation_config.json", "tokenizer.json"}
+    hub.close()
+
+
 # Broken transfers -----------------------------------------------------------------------------------------------------
 
 def send_part(handler, data, begin, count):
@@ -294,11 +318,19 @@ def test_statuses_that_pass(hub, user):
     assert len(hub.asked("config.json")) == 2
 
 
+def test_the_server_says_how_long_to_wait(hub, user):
+    times = []
+    hub.behave["api"] = lambda h, d, n: times.append(time.monotonic()) or n < 2 and h.reply(503, Retry_After=1 - n)
+    user.plan()
+    # Of itself the program waits 0.5 s, and then 1 s.
+    assert 0.9 < times[1] - times[0] and times[2] - times[1] < 0.9
+
+
 def test_a_server_that_says_nothing(hub, user):
-    hub.behave["config.json"] = once(lambda h, d: time.sleep(4) or h.drop())
+    hub.behave["config.json"] = once(lambda h, d: time.sleep(9) or h.drop())
     begin = time.monotonic()
     user.plan(HF_HUB_DOWNLOAD_TIMEOUT="1")
-    assert time.monotonic() - begin < 30 and len(hub.asked("config.json")) == 2
+    assert time.monotonic() - begin < 8 and len(hub.asked("config.json")) == 2
 
 
 @pytest.mark.parametrize("status, words", [
@@ -510,9 +542,10 @@ def test_the_token_is_not_seen_when_things_fail(hub, user, tmp_path):
     assert_secret(user, tmp_path)
 
 
-def test_an_endpoint_that_redirects_elsewhere(hub, user, tmp_path):
-    """Even the listing: the token does not follow."""
-    other = Hub(hub.files)
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"], ids=["port", "host"])
+def test_an_endpoint_that_redirects_elsewhere(hub, user, tmp_path, address):
+    """Even the listing: the token does not follow to another port, nor to the same port of another host."""
+    other = Hub(hub.files, address=(address, 0 if address == "127.0.0.1" else hub.server.server_port))
     hub.behave["api"] = lambda h, d, n: h.reply(302, Location=other.url + h.path)
     user.plan(HF_TOKEN=TOKEN)
     assert other.requests and all("Authorization" not in headers for _, _, headers in other.requests)
@@ -558,5 +591,11 @@ def test_over_tls(files, tmp_path):
         user.home = tmp_path / name
         user.plan(HF_TOKEN=TOKEN, HF_HOME=str(user.home), **{name: str(tmp_path / "public.pem")})
     assert {headers["Authorization"] for _, _, headers in hub.requests} == {f"Bearer {TOKEN}"}
+    # What is not encrypted is not asked for because something encrypted says so.
+    plain = Hub(files)
+    hub.behave["api"] = lambda h, d, n: h.reply(302, Location=plain.url + h.path)
+    message = user.fail(HF_HOME=str(tmp_path / "last"), SSL_CERT_FILE=str(tmp_path / "public.pem"), HF_TOKEN=TOKEN)
+    assert "redirects from https to an address that is not safe" in message and not plain.requests
     assert_secret(user, tmp_path)
+    plain.close()
     hub.close()

@@ -126,11 +126,11 @@ def test_a_part_is_written_once_at_a_time(whole, tmp_path):
     process = begin(arguments, out, "1/2")
     while process.poll() is None and not (out / "manifest.part-1-of-2.json").exists():
         time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)  # or it may have finished before the others begin
+    assert process.poll() is None and not json.loads((out / "manifest.part-1-of-2.json").read_text())["complete"]
     result = run(*arguments, "-o", out, "--shard", "1/2", "--resume")
     alone = run(*arguments, "-o", out, "--overwrite")
-    still = process.poll() is None
     process.kill()
     process.wait()
-    if still:
-        assert result.returncode == 3 and "another capture is writing this part" in result.stderr
-        assert alone.returncode == 3 and "another capture is writing here" in alone.stderr
+    assert result.returncode == 3 and "another capture is writing this part" in result.stderr
+    assert alone.returncode == 3 and "another capture is writing here" in alone.stderr

@@ -220,24 +220,36 @@ def test_peak_memory_bytes_read_and_overlap(large, tiny, tmp_path):
 
 
 def test_hidden_states_spill(tmp_path):
-    """With room for all of the hidden states, for little, and for half: the same bytes, and the memory that was allowed."""
+    """With room for all of the hidden states, for little, and for half: the same bytes, and what there was no room for, no
+    more and no less, is read back in every stage."""
     texts = write_documents(tmp_path / "t.jsonl", ["the routing of experts " * 8 for _ in range(45)])
-    arguments = [zeros(tmp_path / "m", 2), texts, "--batch-tokens", 128, "--shard-tokens", 700, *ONE]
+    folder = zeros(tmp_path / "m", 2)
+    with open(folder / "model.safetensors", "r+b") as file:
+        # Values after all: states that come back from the wrong place must be seen.
+        file.seek(8 + struct.unpack("<Q", file.read(8))[0])
+        file.write((0.1 * torch.randn(weight_bytes(folder) // 4, generator=torch.Generator().manual_seed(1))).numpy().tobytes())
+    arguments = [folder, texts, "--batch-tokens", 128, "--shard-tokens", 700, *ONE]
     line = re.compile(r"hidden +([\d.]+) (\w+), ([\d.]+) (\w+) of it in host memory")
-    traces, kept = [], []
+    traces, kept, reads = [], [], []
     for i, memory in enumerate(("2G", "", "")):
         arguments_now = [*arguments, "-o", tmp_path / str(i), "--residency", "stream"]
         if i > 0:
             host = re.search(r"host memory +([\d.]+) MiB", run(*arguments, "-o", tmp_path / "p", "--residency", "stream", "--plan",
                                                               "--host-memory", "2G").stdout)
             memory = f"{1024 * (float(host[1]) + 0.1 - (2.4 if i == 1 else 1.2)):.0f}KiB"
-        result = succeed(*arguments_now, "--host-memory", memory)
+        _, read, result = measured(*arguments_now, "--host-memory", memory)
+        reads.append(read)
         all_, _, some, unit = line.search(result.stderr).groups()
         kept.append(float(some) * {"B": 0, "KiB": 1 / 1024, "MiB": 1}[unit] / float(all_))
         traces.append(contents(tmp_path / str(i)))
     print(kept)
     assert kept[0] == 1 and kept[1] < kept[2] < 1
     assert traces[0] == traces[1] == traces[2]
+    hidden = json.loads(traces[0]["manifest.json"])["tokens"] * HIDDEN * 4
+    for share, read in zip(kept[1:], reads[1:]):
+        spilled, batch = (1 - share) * hidden, 128 * HIDDEN * 4
+        # By the layers and the head; batches are kept whole, and the plan says its sizes in tenths of a MiB.
+        assert 3 * (spilled - 0.1 * (1 << 20)) < read - reads[0] < 3 * (spilled + batch + 0.1 * (1 << 20))
 
 
 def test_auto_and_what_cannot_fit(large, tmp_path):
@@ -280,9 +292,9 @@ def start(arguments, out, *more):
     return subprocess.Popen(command(*arguments, "-o", out, "--residency", "stream", *more), **pipes)
 
 
-def stages_done(out):
+def stages_done(out, part="1-of-1"):
     try:
-        return len(json.loads((out / "scratch-1-of-1.json").read_text())["stages"])
+        return len(json.loads((out / f"scratch-{part}.json").read_text())["stages"])
     except FileNotFoundError:
         return 0
 
@@ -307,6 +319,47 @@ def test_killed_in_a_layer_it_goes_on_there(slow, tmp_path, stages):
     done = stages_done(out)
     assert stages <= done < 12
     result = succeed(*arguments, "-o", out, "--resume", "--residency", "stream")
+    assert report(result)[1] == 12 - done
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("file", ["hidden", "spool"])
+def test_scratch_files_that_were_cut_are_not_gone_on_with(slow, tmp_path, file):
+    arguments, whole, _ = slow
+    out = tmp_path / "t"
+    killed_after(arguments, out, 3)
+    path = out / f"scratch-1-of-1.{file}.tmp"
+    os.truncate(path, path.stat().st_size // 2)
+    result = succeed(*arguments, "-o", out, "--resume", "--residency", "stream")
+    assert report(result)[1] == 12
+    assert contents(out) == whole
+
+
+def test_killed_with_a_tied_head(tmp_path):
+    """The embedding is read for the first stage; one that goes on reads it for the last."""
+    folder = random_checkpoint(tmp_path / "m", num_hidden_layers=10, num_experts=16, tie_word_embeddings=True)
+    texts = write_documents(tmp_path / "x.jsonl", ["the routing of experts " * 4 for _ in range(100)])
+    arguments = [folder, texts, "--batch-tokens", 60, *ONE]
+    succeed(*arguments, "-o", tmp_path / "whole", "--residency", "all")
+    killed_after(arguments, tmp_path / "t", 2)
+    succeed(*arguments, "-o", tmp_path / "t", "--resume", "--residency", "stream")
+    assert contents(tmp_path / "t") == contents(tmp_path / "whole")
+
+
+def test_parts(slow, tmp_path):
+    """Every part has scratch files of its own: it takes away those, and no others, when it is complete."""
+    arguments, whole, _ = slow
+    out = tmp_path / "t"
+    process = start(arguments, out, "--shard", "1/2")
+    while (done := stages_done(out, "1-of-2")) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    done = stages_done(out, "1-of-2")
+    succeed(*arguments, "-o", out, "--residency", "stream", "--shard", "2/2")
+    assert {n for n in contents(out) if n.startswith("scratch")} == {n.replace("1-of-1", "1-of-2") for n in SCRATCH}
+    result = succeed(*arguments, "-o", out, "--residency", "stream", "--shard", "1/2", "--resume")
     assert report(result)[1] == 12 - done
     assert contents(out) == whole
 

@@ -285,7 +285,7 @@ def variants():
     yield "split script", {}, split(Regex(r"\p{Han}+|\P{Hangul}"), "isolated")
     yield "template", {}, template
     yield "added tokens", {}, added
-    yield "whole words", {"ignore_merges": True, "words": ["Ġabc", "XYZ", "ererer"]}, lambda t: None
+    yield "whole words", {"ignore_merges": True, "words": ["Ġabc", "XYZ", "ererer", "aaaaa"]}, lambda t: None
 
 
 @pytest.mark.parametrize("name, options, change", list(variants()), ids=lambda v: v if isinstance(v, str) else "")
@@ -293,7 +293,7 @@ def test_kinds(tmp_path, name, options, change):
     t = byte_level(**options)
     change(t)
     texts = random_texts(800) + [
-        "abc", "xabc abcx abc,", "  XYZ  123   abc", "123 XYZ", "the the other aaaaaaaaaaaa aaa. a.a.b",
+        "a" * 203, "zq" * 20 + "aaaaa" + "zq" * 20, "abc", "xabc abcx abc,", "  XYZ  123   abc", "123 XYZ", "the the other aaaaaaaaaaaa aaa. a.a.b",
         "don't done don'", "ererer er", "123    x", "XYZ    XYZ", "\u0301abc", "漢字カナ한글ー々〆"]
     assert_same_ids(saved(tmp_path, t), texts, t)
 
@@ -357,10 +357,12 @@ def test_sentencepiece(tmp_path, name, options, change):
     assert_same_ids(saved(tmp_path, t), [x for x in texts if x], t)
 
 
-def test_sentencepiece_trained(tmp_path):
-    """As Mixtral's and Phi's: thousands of merges of a real text, the whole text one word; one long line too."""
+@pytest.mark.parametrize("whole", [False, True], ids=["merges", "whole words"])
+def test_sentencepiece_trained(tmp_path, whole):
+    """As Mixtral's and Phi's: thousands of merges of a real text, the whole text one word; one long line too. Where whole
+    words go before merges, no line is cut."""
     from tokenizers import trainers
-    t = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    t = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>", ignore_merges=whole))
     t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     lines = example_lines()
     trainer = trainers.BpeTrainer(vocab_size=3000, show_progress=False, max_token_length=16,
@@ -404,6 +406,25 @@ def test_missing_bytes_follow_the_unknown_token(tmp_path):
         t = Tokenizer(models.BPE(vocab, [("a", "b")], **options))
         t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         assert_same_ids(saved(tmp_path, t), ["ab ba", "abcdab", "aéb", "a가나b c"], t)
+    # A character of which some bytes are there.
+    for fuse in (False, True):
+        t = Tokenizer(models.BPE({"a": 0, "<unk>": 1, "<0xC3>": 2}, [], unk_token="<unk>", byte_fallback=True, fuse_unk=fuse))
+        assert_same_ids(saved(tmp_path, t), ["aéa", "éé", "aÃa"], t)
+
+
+def test_a_merge_that_makes_a_symbol(tmp_path):
+    """Out of nothing and an a, which happens nowhere: where an a begins must not be looked for in the merge."""
+    t = Tokenizer(models.BPE({"<unk>": 0, "": 1, "a": 2, "b": 3, "ba": 4}, [("", "a"), ("b", "a")], unk_token="<unk>"))
+    assert_same_ids(saved(tmp_path, t), ["ba", "b" * 40 + "a" + "b" * 40], t)
+
+
+def test_merges_of_wholes_before_those_of_their_parts(tmp_path):
+    """A chain so long that where to cut a text stays unknown."""
+    word = "".join(chr(0x4E00 + i) for i in range(120))
+    wholes = [word[:n] for n in range(120, 1, -1)]
+    vocab = {token: i for i, token in enumerate(["<unk>", "y", *word, *wholes, "y" + word])}
+    t = Tokenizer(models.BPE(vocab, [("y", word), *((w[:-1], w[-1]) for w in wholes)], unk_token="<unk>"))
+    assert_same_ids(saved(tmp_path, t), ["y" + word, word + "y" + word, word[:-1] + word], t)
 
 
 def test_pieces_are_printable(tmp_path):
