@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <numeric>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
@@ -19,10 +19,6 @@ std::vector<index_t> iota_ids(std::size_t n) {
   std::vector<index_t> ids(n);
   std::iota(ids.begin(), ids.end(), index_t{0});
   return ids;
-}
-
-double normal(random_stream& random) {
-  return std::sqrt(-2 * std::log1p(-random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
 }
 
 }  // namespace

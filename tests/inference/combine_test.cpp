@@ -11,14 +11,11 @@
 
 #include "support/containers.hpp"
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
 namespace {
-
-double normal(random_stream& random) {
-  return std::sqrt(-2 * std::log1p(-random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
-}
 
 // Relative error of p, that is absolute error of log p, and relative to |log p| where that is large.
 bool same_log_p(log_test_result const& ours, double theirs, double tolerance) {

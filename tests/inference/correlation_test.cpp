@@ -11,16 +11,13 @@
 
 #include "support/containers.hpp"
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
 namespace {
 
 using vector = std::vector<double>;
-
-double normal(random_stream& random) {
-  return std::sqrt(-2 * std::log1p(-random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
-}
 
 }  // namespace
 

@@ -3,22 +3,18 @@
 #include <moeroute/inference/goodness_of_fit.hpp>
 
 #include <cmath>
-#include <numbers>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
 namespace {
 
 using vector = std::vector<double>;
-
-double normal(random_stream& random) {
-  return std::sqrt(-2 * std::log1p(-random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
-}
 
 vector logs(vector x) {
   for (double& v : x) v = std::log(v);

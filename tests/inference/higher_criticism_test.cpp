@@ -10,6 +10,7 @@
 
 #include "support/containers.hpp"
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
@@ -124,15 +125,12 @@ TEST_CASE("higher_criticism: level and power, and dependence that needs its own 
   auto const p_of = [](double z) { return 0.5 * std::erfc(z / std::numbers::sqrt2); };
   for (int r = 0; r < repeats; ++r) {
     random_stream random(2, 1, static_cast<std::uint64_t>(r));
-    auto const normal = [&] {
-      return std::sqrt(-2 * std::log1p(-random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
-    };
-    double const common = normal();
+    double const common = normal(random);
     std::vector<double> a, b, c;
     for (std::size_t i = 0; i < n; ++i) {
-      a.push_back(p_of(normal()));
-      b.push_back(p_of(normal() + (i < 6 ? 2.5 : 0)));
-      c.push_back(p_of(std::sqrt(0.5) * (common + normal())));
+      a.push_back(p_of(normal(random)));
+      b.push_back(p_of(normal(random) + (i < 6 ? 2.5 : 0)));
+      c.push_back(p_of(std::sqrt(0.5) * (common + normal(random))));
     }
     level += null.p_value(higher_criticism(a).statistic) <= 0.05 ? 1.0 / repeats : 0;
     power += null.p_value(higher_criticism(b).statistic) <= 0.05 ? 1.0 / repeats : 0;

@@ -4,12 +4,12 @@
 #include <moeroute/inference/permutation.hpp>
 
 #include <cmath>
-#include <numbers>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
@@ -20,10 +20,6 @@ struct design {
   int experts = 4;
   matrix_view<int> table() const { return {counts.data(), static_cast<index_t>(labels.size()), experts}; }
 };
-
-double normal(random_stream& random) {
-  return std::sqrt(-2 * std::log1p(-random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
-}
 
 // `passages` passages, each in the languages 0..languages-1, and `snippets` documents of label `languages`, each a
 // topic of its own. Topics move the experts' probabilities, and so, with `effect`, does label 0 for expert 0.

@@ -4,21 +4,17 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "support/containers.hpp"
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
 namespace {
-
-double normal(random_stream& random) {
-  return std::sqrt(-2 * std::log1p(-random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
-}
 
 struct document_logits {
   index_t experts;

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include "support/golden.hpp"
+#include "support/pattern.hpp"
 #include "support/python.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -15,15 +16,6 @@ namespace {
 
 std::filesystem::path golden_file(std::string const& name) {
   return std::filesystem::path(MOEROUTE_GOLDEN_DIR) / "io" / name;
-}
-
-// i*i - 7i, as make_io.py has it.
-template <class T>
-std::vector<T> pattern(std::size_t n) {
-  std::vector<T> out;
-  for (std::size_t i = 0; i < n; ++i)
-    out.push_back(static_cast<T>(static_cast<std::int64_t>(i * i) - static_cast<std::int64_t>(7 * i)));
-  return out;
 }
 
 template <class T>

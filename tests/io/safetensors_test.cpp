@@ -9,21 +9,13 @@
 
 #include <doctest/doctest.h>
 
+#include "support/pattern.hpp"
 #include "support/python.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace moeroute;
 
 namespace {
-
-// i*i - 7i, as make_io.py has it.
-template <class T>
-std::vector<T> pattern(std::size_t n) {
-  std::vector<T> out;
-  for (std::size_t i = 0; i < n; ++i)
-    out.push_back(static_cast<T>(static_cast<std::int64_t>(i * i) - static_cast<std::int64_t>(7 * i)));
-  return out;
-}
 
 std::string file_of(std::string const& header, std::size_t data_bytes, std::uint64_t claimed) {
   std::string out;
