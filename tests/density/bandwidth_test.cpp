@@ -6,13 +6,13 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <numbers>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "support/containers.hpp"
 #include "support/golden.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
@@ -21,10 +21,6 @@ namespace {
 using numbers = std::vector<double>;
 constexpr double infinite = std::numeric_limits<double>::infinity();
 
-double normal(random_stream& random) {
-  double const u = 1 - random.uniform(), v = random.uniform();
-  return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v);
-}
 numbers normals(std::uint64_t id, int n) {
   random_stream random(11, 1, id);
   numbers x;

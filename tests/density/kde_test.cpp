@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
-#include <numbers>
 #include <string>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include "support/containers.hpp"
 #include "support/golden.hpp"
 #include "support/laws.hpp"
+#include "support/normal.hpp"
 
 using namespace moeroute;
 
@@ -31,11 +31,6 @@ bool is_compact(kernel_kind kind) {
 }
 std::string name_of(kernel_kind kind) {
   return visit_kernel(kind, [](auto k) { return std::string(k.name); });
-}
-
-double normal(random_stream& random) {
-  double const u = 1 - random.uniform(), v = random.uniform();
-  return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v);
 }
 
 // Three bumps, a gap of many bandwidths, a hard edge and ties.
