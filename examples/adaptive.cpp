@@ -21,9 +21,8 @@ int main() {
   for (moeroute::index_t t = 0; t < tokens; ++t) {
     auto const planted = static_cast<moeroute::index_t>(1 + random.index(6));
     for (std::int16_t e = 0; e < experts; ++e) {
-      double const noise =
-          std::sqrt(-2 * std::log(1 - random.uniform())) * std::cos(2 * std::numbers::pi * random.uniform());
-      double const z = noise + (e < planted ? 4 : 0);
+      double const radius = std::sqrt(-2 * std::log(1 - random.uniform()));
+      double const z = radius * std::cos(2 * std::numbers::pi * random.uniform()) + (e < planted ? 4 : 0);
       logits.push_back(static_cast<float>(z));
       p.push_back(std::erfc(z / std::numbers::sqrt2) / 2);
       if (e < 6) signal.push_back(e < planted ? e : std::int16_t{-1});
