@@ -114,9 +114,6 @@ Tensor expert_bank::by_tasks(Tensor const& tokens, Tensor const& ids, Tensor con
   // Rows enough for a product at full speed, few enough that what stands between the products stays in the cache and that
   // the experts of a small batch keep all threads busy.
   constexpr std::int64_t most_rows = 256;
-  // For types of half width oneDNN compiles a kernel for every number of rows that it meets, which takes longer than a small
-  // product: rows are rounded up.
-  std::int64_t const step = tokens.scalar_type() == at::kFloat ? 1 : 32;
   struct task {
     std::int64_t expert, first, rows, place;  // first of `slots`, first row of the results
   };
@@ -133,7 +130,7 @@ Tensor expert_bank::by_tasks(Tensor const& tokens, Tensor const& ids, Tensor con
     for (auto first = next[static_cast<std::size_t>(e)], end = next[static_cast<std::size_t>(e) + 1]; first < end;) {
       auto const rows = std::min(most_rows, end - first);
       tasks.push_back({e, first, rows, results});
-      results += (rows + step - 1) / step * step;
+      results += product_rows(tokens.scalar_type(), rows);
       first += rows;
     }
   std::vector<std::int64_t> slots(expert.size()), place(expert.size());
@@ -144,7 +141,7 @@ Tensor expert_bank::by_tasks(Tensor const& tokens, Tensor const& ids, Tensor con
   auto const bytes = static_cast<std::size_t>(x.size(1) * x.element_size());
   for_each_task(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i) {
     auto const& t = tasks[static_cast<std::size_t>(i)];
-    auto const rows = (t.rows + step - 1) / step * step;
+    auto const rows = product_rows(x.scalar_type(), t.rows);
     auto in = at::empty({rows, x.size(1)}, x.options());
     auto* const to = static_cast<std::byte*>(in.mutable_data_ptr());
     auto const* const from = static_cast<std::byte const*>(x.const_data_ptr());
@@ -157,7 +154,7 @@ Tensor expert_bank::by_tasks(Tensor const& tokens, Tensor const& ids, Tensor con
     run(t.expert, in, activation, outer.narrow(0, t.place, rows));
   });
   if (has_row_kernels(x)) return weighted_sum(outer, place.data(), weights);
-  auto const places = at::from_blob(place.data(), {static_cast<std::int64_t>(place.size())}, at::TensorOptions().dtype(at::kLong));
+  auto const places = at::from_blob(place.data(), {ids.numel()}, at::TensorOptions().dtype(at::kLong));
   return combined(outer, places, weights).to(x.scalar_type());
 }
 

@@ -64,7 +64,8 @@ class expert_bank {
   };
 
   // On the CPU: the experts are shared out among the threads.
-  at::Tensor by_tasks(at::Tensor const& x, at::Tensor const& ids, at::Tensor const& weights, gated_activation const& activation) const;
+  at::Tensor by_tasks(at::Tensor const& x, at::Tensor const& ids, at::Tensor const& weights,
+                      gated_activation const& activation) const;
   // One expert of rows [n, H] into out [n, H].
   void run(std::int64_t expert, at::Tensor const& in, gated_activation const& activation, at::Tensor out) const;
   // Row t: the sum over j of weights[t, j] * outer[place[t * K + j]].

@@ -59,18 +59,17 @@ next_token score(at::Tensor const& logits, at::Tensor const& next) {
 next_token score_by_pieces(at::Tensor const& x, at::Tensor const& next, std::int64_t vocabulary,
                            std::function<at::Tensor(at::Tensor const&, std::int64_t, std::int64_t)> const& logits_of) {
   constexpr std::int64_t most_rows = 256, piece = 1024;
-  // As in expert_bank: kernels for types of half width are compiled for every number of rows.
-  std::int64_t const step = x.scalar_type() == at::kFloat ? 1 : 32;
   auto const n = x.size(0);
   next_token out{at::empty({n}, x.options().dtype(at::kFloat)), at::empty_like(next)};
   auto const* const ids = next.const_data_ptr<std::int64_t>();
   auto* const logprob = out.logprob.mutable_data_ptr<float>();
   auto* const best = out.best.mutable_data_ptr<std::int64_t>();
   for_each_task((n + most_rows - 1) / most_rows, [&](std::int64_t task) {
-    auto const begin = task * most_rows, rows = std::min(most_rows, n - begin), padded = (rows + step - 1) / step * step;
+    auto const begin = task * most_rows, rows = std::min(most_rows, n - begin), padded = product_rows(x.scalar_type(), rows);
     auto in = x.narrow(0, begin, rows);
     if (padded > rows) in = at::constant_pad_nd(in, {0, 0, 0, padded - rows});
-    std::vector<double> sums(static_cast<std::size_t>(rows), -std::numeric_limits<double>::infinity()), of_next(sums), of_piece(sums);
+    std::vector<double> sums(static_cast<std::size_t>(rows), -std::numeric_limits<double>::infinity());
+    auto of_next = sums, of_piece = sums;
     std::vector<float> top(static_cast<std::size_t>(rows));
     for (std::int64_t first = 0; first < vocabulary; first += piece) {
       auto const count = std::min(piece, vocabulary - first);

@@ -79,8 +79,8 @@ struct strided_heads {
 
 struct rotate_kernel {
   template <simd_level, class T>
-  MOEROUTE_ALWAYS_INLINE static void run(strided_heads<T> const* x, T const* cosines, T const* sines, index_t turned, bool neighbours,
-                                         T* out) {
+  MOEROUTE_ALWAYS_INLINE static void run(strided_heads<T> const* x, T const* cosines, T const* sines, index_t turned,
+                                         bool neighbours, T* out) {
     index_t const half = turned / 2;
     for (index_t t = 0; t < x->tokens; ++t) {
       T const* const c = cosines + t * turned;
@@ -104,13 +104,14 @@ struct rotate_kernel {
  private:
   template <class T>
   MOEROUTE_ALWAYS_INLINE static T turn(T const* in, index_t i, index_t crossed, float sign, T const* c, T const* s) {
-    return rounded<T>(through<T>(to_compute(in[i]) * to_compute(c[i])) + through<T>(sign * to_compute(in[crossed]) * to_compute(s[i])));
+    return rounded<T>(through<T>(to_compute(in[i]) * to_compute(c[i])) +
+                      through<T>(sign * to_compute(in[crossed]) * to_compute(s[i])));
   }
 
   // Half a head is short, and often no whole number of the widest registers.
   template <class T>
-  MOEROUTE_ALWAYS_INLINE static void turn_run(T const* in, index_t i, index_t end, index_t crossed, float sign, T const* c, T const* s,
-                                              T* out) {
+  MOEROUTE_ALWAYS_INLINE static void turn_run(T const* in, index_t i, index_t end, index_t crossed, float sign, T const* c,
+                                              T const* s, T* out) {
     for (; i + 16 <= end; i += 16) turn_block<16>(in, i, crossed, sign, c, s, out);
     for (; i + 8 <= end; i += 8) turn_block<8>(in, i, crossed, sign, c, s, out);
     for (; i + 4 <= end; i += 4) turn_block<4>(in, i, crossed, sign, c, s, out);
@@ -118,7 +119,8 @@ struct rotate_kernel {
   }
 
   template <int W, class T>
-  MOEROUTE_ALWAYS_INLINE static void turn_block(T const* in, index_t i, index_t crossed, float sign, T const* c, T const* s, T* out) {
+  MOEROUTE_ALWAYS_INLINE static void turn_block(T const* in, index_t i, index_t crossed, float sign, T const* c, T const* s,
+                                                T* out) {
     lanes<float, W> x, y, cosine, sine;
     detail::load_widened<W>(in + i, x);
     detail::load_widened<W>(in + i + crossed, y);
@@ -183,8 +185,8 @@ struct silu_kernel {
 
 struct weighted_sum_kernel {
   template <simd_level, class T, class Weight>
-  MOEROUTE_ALWAYS_INLINE static void run(T const* rows, index_t n, std::int64_t const* place, Weight const* weights, index_t tokens,
-                                         index_t k, T* out) {
+  MOEROUTE_ALWAYS_INLINE static void run(T const* rows, index_t n, std::int64_t const* place, Weight const* weights,
+                                         index_t tokens, index_t k, T* out) {
     constexpr index_t piece = 256;
     float sum[piece];
     for (index_t t = 0; t < tokens; ++t, place += k, weights += k, out += n)
@@ -250,8 +252,8 @@ Tensor rotated(Tensor const& x, Tensor const& cos, Tensor const& sin, bool neigh
     by_rows(x.size(0), per_token, [&](std::int64_t begin, std::int64_t end) {
       strided_heads<T> const heads{data_of<T>(from) + begin * from.stride(0), end - begin,    x.size(1), x.size(2),
                                    from.stride(0),                            from.stride(1)};
-      detail::dispatch<rotate_kernel>(&heads, data_of<T>(cos) + begin * turned, data_of<T>(sin) + begin * turned, turned, neighbours,
-                                      data_of<T>(out) + begin * per_token);
+      detail::dispatch<rotate_kernel>(&heads, data_of<T>(cos) + begin * turned, data_of<T>(sin) + begin * turned, turned,
+                                      neighbours, data_of<T>(out) + begin * per_token);
     });
   });
   return out;
@@ -286,8 +288,8 @@ Tensor weighted_sum(Tensor const& rows, std::int64_t const* place, Tensor const&
   with_type(rows, [&]<class T>(T) {
     with_type(weights, [&]<class Weight>(Weight) {
       by_rows(tokens, n * k, [&](std::int64_t begin, std::int64_t end) {
-        detail::dispatch<weighted_sum_kernel>(data_of<T>(rows), n, place + begin * k, data_of<Weight>(w) + begin * k, end - begin, k,
-                                              data_of<T>(out) + begin * n);
+        detail::dispatch<weighted_sum_kernel>(data_of<T>(rows), n, place + begin * k, data_of<Weight>(w) + begin * k, end - begin,
+                                              k, data_of<T>(out) + begin * n);
       });
     });
   });

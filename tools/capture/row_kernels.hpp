@@ -34,6 +34,12 @@ at::Tensor largest(at::Tensor const& scores, std::int64_t k);
 /// float32, rows [n, H].
 at::Tensor weighted_sum(at::Tensor const& rows, std::int64_t const* place, at::Tensor const& weights);
 
+/// `rows` rounded up to what a product on the CPU should have: for types of half width oneDNN compiles a kernel for every number
+/// of rows that it meets, which takes longer than a small product.
+inline std::int64_t product_rows(at::ScalarType type, std::int64_t rows) {
+  return type == at::kFloat ? rows : (rows + 31) / 32 * 32;
+}
+
 /// Calls f(i) for every i < count. Where there are at least as many as threads each call runs on one thread, and who is done
 /// takes the next; otherwise one after the other, each with all threads. What f(i) computes must not depend on the others.
 void for_each_task(std::int64_t count, std::function<void(std::int64_t)> const& f);
