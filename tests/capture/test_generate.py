@@ -434,8 +434,8 @@ def test_text_is_that_of_hugging_face_tokenizers(tiny, tmp_path, make, skip):
 
 def test_interrupt(tmp_path):
     """Heard after every token, not only after a batch."""
-    folder = random_checkpoint(tmp_path / "m", num_hidden_layers=8, num_experts=16, eos_token_id=None)
-    arguments = [folder, *(["--text", "the routing"] * 60), "--generate", 100, "--batch-tokens", 10_000, *ONE]
+    folder = random_checkpoint(tmp_path / "m", num_hidden_layers=8, num_experts=16, max_position_embeddings=512, eos_token_id=None)
+    arguments = [folder, *(["--text", "the routing"] * 60), "--generate", 300, "--batch-tokens", 100_000, *ONE]
     process = subprocess.Popen(command(*arguments, "-o", tmp_path / "t", "--quiet"), stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "t/manifest.partial.json").exists():
         assert process.poll() is None, process.communicate()
