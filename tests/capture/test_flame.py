@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLAME-MoE: a synthetic checkpoint as Megatron writes it, through the converter, against a reference that is written out
 here on Megatron's own tensors."""
+import io
 import pickle
 import sys
 import warnings
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F
+from torch.distributed.checkpoint import metadata
 
 from conftest import REPOSITORY, Trace, byte_tokenizer, succeed, write_documents
 from test_families import texts
@@ -143,6 +145,23 @@ def test_foreign_classes_are_not_loaded(checkpoint, tmp_path):
     with pytest.raises(flame_moe.Refused, match="builtins.exec"):
         flame_moe.Checkpoint(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+class Attribute:
+    def __init__(self, *of):
+        self.of = of
+
+    def __reduce__(self):
+        return (getattr, self.of)
+
+
+def test_members_of_enumerations_as_python_3_11_2_writes_them():
+    kinds = metadata._MEM_FORMAT_ENCODING
+    read = lambda thing: flame_moe.MetadataReader(io.BytesIO(pickle.dumps(thing))).load()
+    assert read(Attribute(kinds, "TORCH_CHANNELS_LAST")) is kinds.TORCH_CHANNELS_LAST
+    for of in ((kinds, "__class__"), (torch.Size, "numel"), (Attribute(kinds, "TORCH_CHANNELS_LAST"), "name"), (kinds, ["a"])):
+        with pytest.raises((flame_moe.Refused, TypeError)):
+            read(Attribute(*of))
 
 
 @pytest.mark.parametrize("change, words", [

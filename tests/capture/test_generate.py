@@ -457,16 +457,23 @@ def test_resume_after_sigkill(tmp_path):
     print("seed", SEED)
     rng = random.Random(SEED)
     out, kills = tmp_path / "t", 0
+
+    def shards():
+        return len(list(out.glob("shard-*.safetensors")))
+
     while kills < 6:
+        # Some time after the next shard, however fast the machine is.
+        before = shards()
         process = subprocess.Popen(command(*arguments, "-o", out, "--resume", "--quiet"), stderr=subprocess.PIPE)
-        try:
-            process.wait(timeout=rng.uniform(0.1, 0.8))
-            assert process.returncode == 0, process.communicate()
+        while process.poll() is None and shards() == before:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        process.kill()
+        _, errors = process.communicate()
+        if process.returncode == 0:
             break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
+        assert process.returncode == -signal.SIGKILL, errors
+        kills += 1
     succeed(*arguments, "-o", out, "--resume")
     assert kills > 0 and contents(out) == whole
     before = contents(out)
