@@ -23,7 +23,7 @@ struct exp_constants;
 
 template <>
 struct exp_constants<float> {
-  using integer = std::int32_t;
+  using word = std::uint32_t;
   static constexpr int mantissa_bits = 23;
   static constexpr float lowest = -87.0f, highest = 88.0f, magic = 0x1.8p23f;
   static constexpr float log2_e = 0x1.715476p+0f, ln2_high = 0x1.63p-1f, ln2_low = -0x1.bd0106p-13f;
@@ -33,7 +33,7 @@ struct exp_constants<float> {
 
 template <>
 struct exp_constants<double> {
-  using integer = std::int64_t;
+  using word = std::uint64_t;
   static constexpr int mantissa_bits = 52;
   static constexpr double lowest = -708.0, highest = 709.0, magic = 0x1.8p52;
   static constexpr double log2_e = 0x1.71547652b82fep+0, ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
@@ -48,7 +48,7 @@ template <class T, int W, std::size_t N>
 MOEROUTE_ALWAYS_INLINE void exp_lanes(lanes<T, W> (&x)[N]) {
   using constants = exp_constants<T>;
   using real = lanes<T, W>;
-  using bits = lanes<typename constants::integer, W>;
+  using bits = lanes<typename constants::word, W>;
   real n[N], r[N], p[N];
 #pragma GCC unroll 16
   for (std::size_t i = 0; i < N; ++i) {
