@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -24,16 +23,12 @@ namespace {
 using at::Tensor;
 using detail::lanes;
 
-// to_bf16 without a branch, which would keep a loop from being turned into registers.
 template <class T>
 MOEROUTE_ALWAYS_INLINE T rounded(float x) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    auto const bits = std::bit_cast<std::uint32_t>(x);
-    auto const nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
-    return {static_cast<std::uint16_t>((x != x ? bits | 0x400000u : nearest) >> 16)};
-  } else {
+  if constexpr (std::is_same_v<T, bf16>)
+    return to_bf16(x);
+  else
     return x;
-  }
 }
 
 // x as it is after it has been stored as a T.

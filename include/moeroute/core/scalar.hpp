@@ -38,9 +38,9 @@ constexpr float to_float(f16 x) noexcept {
 
 /// Round to nearest, ties to even; NaN stays NaN (quiet), overflow gives infinity.
 constexpr bf16 to_bf16(float x) noexcept {
-  std::uint32_t const u = std::bit_cast<std::uint32_t>(x);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((u >> 16) | 0x40u)};
-  return {static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
+  // Without a branch, which would keep a loop from being turned into registers.
+  std::uint32_t const u = std::bit_cast<std::uint32_t>(x), nearest = u + 0x7fffu + ((u >> 16) & 1u);
+  return {static_cast<std::uint16_t>((x != x ? u | 0x400000u : nearest) >> 16)};
 }
 
 /// Round to nearest, ties to even; NaN stays NaN (quiet), overflow gives infinity.
