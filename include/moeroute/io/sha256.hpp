@@ -126,7 +126,7 @@ struct sha256_rule {
 }  // namespace detail
 
 /// SHA-256 of a stream of bytes, for checksums of shards and identities of models; 64 hexadecimal digits. Where the processor
-/// has instructions for it they are used, which is five times as fast or more and gives the same digits.
+/// has instructions for it they are used, which is several times as fast and gives the same digits.
 ///
 /// Source  FIPS 180-4, sections 4 to 6. The round constants are the first 32 bits of the fractional parts of the square and cube
 ///         roots of the first primes (section 4.2.2), computed here rather than copied.
